@@ -1,0 +1,101 @@
+"""Accuracy of one model in detail, and its agreement with the original."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.subjects import OnnxSubject, OriginalSubject, check_same_weights
+from edgeresnet.datasets import LabelledImages
+from edgeresnet.evaluation import Logits, Parity, check_classes, collect_logits, compare_logits, top1
+from edgeresnet.progress import Track, silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyReport:
+    """What a model answered on a labelled set of images.
+
+    Attributes:
+        model: File name.
+        precision: Of its weights.
+        provider: The execution provider that really ran.
+        data: Name of the images.
+        count: Number of them.
+        top1: Fraction that is right, 0 to 1.
+        top1_interval95: 95 % confidence interval of ``top1`` (Wilson).
+        parity_with_original: Comparison with the PyTorch original, or None without it.
+        per_class: Fraction of each class that is right; None for a class without images.
+        confusion: Counts, rows the true class, columns the predicted one, in the order of ``per_class``.
+    """
+
+    model: str
+    precision: str
+    provider: str
+    data: str
+    count: int
+    top1: float
+    top1_interval95: tuple[float, float]
+    parity_with_original: Parity | None
+    per_class: Mapping[str, float | None]
+    confusion: list[list[int]]
+
+
+def measure_accuracy(
+    model: OnnxSubject,
+    original: OriginalSubject | None,
+    test: LabelledImages,
+    *,
+    batch_size: int,
+    track: Track = silent,
+) -> AccuracyReport:
+    """Run a model, and the original if given, over a labelled set.
+
+    Raises:
+        DataError: If the classes of the data are not the model's.
+        ModelFormatError: If the model was made from other weights than the original.
+    """
+    check_classes(test, model.spec.labels)
+    if original is not None:
+        check_same_weights([model], original)
+    loaded = model.load()
+    logits = collect_logits(loaded, test.images, f"running {model.name}", track, batch_size=batch_size)
+    provider = loaded.provider
+    loaded.close()
+    parity = None
+    if original is not None:
+        parity = compare_logits(collect_logits(original.load(), test.images, "running the original", track), logits)
+    confusion = confusion_matrix(logits, test.labels)
+    share = top1(logits, test.labels)
+    return AccuracyReport(
+        model=model.name,
+        precision=model.spec.precision,
+        provider=provider,
+        data=test.name,
+        count=len(test),
+        top1=share,
+        top1_interval95=wilson_interval(share, len(test)),
+        parity_with_original=parity,
+        per_class=per_class_accuracy(confusion, model.spec.labels),
+        confusion=confusion.tolist(),
+    )
+
+
+def confusion_matrix(logits: Logits, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Counts (classes, classes): rows are the true class, columns the predicted one."""
+    classes = logits.shape[1]
+    return np.bincount(labels * classes + logits.argmax(1), minlength=classes * classes).reshape(classes, classes)
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """95 % confidence interval of a proportion (Wilson, 1927), both ends in 0 to 1."""
+    z = 1.959964
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * float(np.sqrt(share * (1 - share) / count + z * z / (4 * count * count)))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def per_class_accuracy(confusion: NDArray[np.int64], labels: tuple[str, ...]) -> Mapping[str, float | None]:
+    """Share of each class's images that were recognised; None for a class without images."""
+    totals = confusion.sum(1)
+    return {label: float(confusion[i, i] / totals[i]) if totals[i] else None for i, label in enumerate(labels)}

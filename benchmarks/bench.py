@@ -1,0 +1,134 @@
+"""A whole benchmark: models beside their original, latency and accuracy, in one record."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.environment import describe_environment
+from benchmarks.latency import ROUNDS, SAMPLES_FOR_P90, Timings, measure_latency, summarize
+from benchmarks.record import MeasuredAccuracy, Record, Result
+from benchmarks.subjects import OnnxSubject, OriginalSubject, Subject, check_same_weights
+from edgeresnet.datasets import LabelledImages
+from edgeresnet.errors import ModelFormatError
+from edgeresnet.evaluation import SYNTHETIC_NAME, Logits, check_classes, collect_logits, synthetic_images, top1
+from edgeresnet.progress import Track, silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings:
+    """How to measure.
+
+    Attributes:
+        provider: ``cpu`` or ``cuda``.
+        threads: CPU threads of a call.
+        batch_sizes: Images per call.
+        min_time_s: Seconds of timed calls of a model at a batch size, at least.
+    """
+
+    provider: str
+    threads: int
+    batch_sizes: tuple[int, ...] = (1,)
+    min_time_s: float = 4.0
+
+
+def run_benchmark(
+    models: Sequence[OnnxSubject],
+    original: OriginalSubject | None,
+    settings: BenchSettings,
+    *,
+    test: LabelledImages | None = None,
+    track: Track = silent,
+) -> Record:
+    """Measure models, and the original beside them.
+
+    Args:
+        models: ONNX files of one network in several precisions.
+        original: What they were made from, or None to leave it out.
+        settings: How to measure.
+        test: Images with labels for the accuracy. Without them the agreement is measured on synthetic images.
+        track: Progress reporter.
+
+    Raises:
+        ModelFormatError: If the models are of other weights than the original, or of different input sizes.
+        DataError: If the classes of ``test`` are not the models'.
+    """
+    subjects: list[Subject] = [*([original] if original is not None else []), *models]
+    if original is not None:
+        check_same_weights(list(models), original)
+    sizes = {subject.spec.image_size for subject in subjects}
+    if len(sizes) > 1:
+        raise ModelFormatError(f"the models take images of different sizes ({sorted(sizes)}); measure them one by one")
+    if test is not None:
+        for subject in subjects:
+            check_classes(test, subject.spec.labels)
+    images = synthetic_images(sizes.pop(), count=256) if test is None else test.images
+
+    timings = measure_latency(subjects, settings.batch_sizes, images[:256], min_time_s=settings.min_time_s, track=track)
+    logits = [_answers(subject, images, track) for subject in subjects] if test is not None or original is not None else None
+    results = [
+        _summarize(subject, timing, settings, timings[0] if original is not None else None, accuracy)
+        for subject, timing, accuracy in zip(subjects, timings, _accuracies(logits, len(subjects), original is not None, test), strict=True)
+    ]
+    return Record(environment=describe_environment(), settings=_describe(settings), results=results)
+
+
+def _answers(subject: Subject, images: Any, track: Track) -> Logits:
+    model = subject.load()
+    try:
+        return collect_logits(model, images, f"answers of {subject.name}", track)
+    finally:
+        model.close()
+
+
+def _accuracies(logits: list[Logits] | None, count: int, has_original: bool, test: LabelledImages | None) -> list[MeasuredAccuracy | None]:
+    if logits is None:
+        return [None] * count
+    reference = logits[0].argmax(1) if has_original else None
+    return [
+        MeasuredAccuracy(
+            top1=top1(answers, test.labels) if test is not None else None,
+            count=len(answers),
+            agreement_with_original=float((answers.argmax(1) == reference).mean()) if reference is not None else None,
+            data=SYNTHETIC_NAME if test is None else test.name,
+        )
+        for answers in logits
+    ]
+
+
+def _summarize(
+    subject: Subject,
+    timing: Timings,
+    settings: BenchSettings,
+    original: Timings | None,
+    accuracy: MeasuredAccuracy | None,
+) -> Result:
+    return Result(
+        name=subject.name,
+        precision=subject.spec.precision,
+        runtime=subject.runtime,
+        provider=timing.provider,
+        size_bytes=subject.size_bytes,
+        load_ms=statistics.median(timing.loads_ms),
+        latency=[
+            summarize(
+                timing.calls_ms[size],
+                size,
+                settings.threads,
+                statistics.median(original.calls_ms[size]) if original is not None else None,
+            )
+            for size in settings.batch_sizes
+        ],
+        accuracy=accuracy,
+    )
+
+
+def _describe(settings: BenchSettings) -> dict[str, Any]:
+    return {
+        "provider": settings.provider,
+        "threads": settings.threads,
+        "batch_sizes": list(settings.batch_sizes),
+        "min_time_s": settings.min_time_s,
+        "min_samples": SAMPLES_FOR_P90,
+        "rounds": ROUNDS,
+    }

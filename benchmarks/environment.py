@@ -1,0 +1,31 @@
+"""Where a measurement was taken."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from edgeresnet.machine import available_cores, cpu_model, instruction_sets
+
+PACKAGES = ("edgeresnet", "onnxruntime", "onnxruntime-gpu", "torch", "torchvision", "onnx", "numpy")
+
+
+def describe_environment() -> dict[str, Any]:
+    """Everything about machine and software that a figure depends on, as JSON values."""
+    return {
+        "cpu": cpu_model(),
+        "instruction_sets": list(instruction_sets()),
+        "cores_online": os.cpu_count(),
+        "cores_allowed": available_cores(),
+        "load_average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

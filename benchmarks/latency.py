@@ -1,0 +1,114 @@
+"""Latency: one live model at a time, in interleaved rounds."""
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.record import Latency
+from benchmarks.subjects import LoadedModel, Subject
+from edgeresnet.images import Pixels
+from edgeresnet.progress import Track, silent
+
+# A live idle session takes time from the one that is measured (its threads spin: 3.5 ms alone, 24 ms beside four of them),
+# so models are opened one after the other. The machine's speed drifts, so each is visited in several rounds.
+ROUNDS: Final = 4
+WARMUP_CALLS: Final = 5
+WARMUP_SECONDS: Final = 0.2
+# A percentile needs samples beyond it: 64 for the 90th and 662 for the 99th to hold with 95 % confidence (MLPerf inference).
+SAMPLES_FOR_P90: Final = 64
+SAMPLES_FOR_P99: Final = 662
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """Raw times of one subject: milliseconds of loads, and of calls for each batch size."""
+
+    provider: str
+    loads_ms: list[float]
+    calls_ms: dict[int, list[float]]
+
+
+def measure_latency(
+    subjects: Sequence[Subject],
+    batch_sizes: Sequence[int],
+    images: Pixels,
+    *,
+    min_time_s: float,
+    min_samples: int = SAMPLES_FOR_P90,
+    track: Track = silent,
+) -> list[Timings]:
+    """Time every subject at every batch size.
+
+    In each of ``ROUNDS`` rounds each subject is loaded, warmed up at each batch size, timed for its share, and closed.
+
+    Args:
+        subjects: What to time.
+        batch_sizes: Images per call.
+        images: uint8 (N, size, size, 3), repeated as needed to fill a batch.
+        min_time_s: Time to spend on the calls of one subject at one batch size, at least.
+        min_samples: Number of calls, at least.
+        track: Progress reporter.
+
+    Returns:
+        Timings in the order of ``subjects``.
+    """
+    loads: dict[int, list[float]] = defaultdict(list)
+    calls: dict[tuple[int, int], list[float]] = defaultdict(list)
+    providers: dict[int, str] = {}
+    visits = list(product(range(ROUNDS), range(len(subjects))))
+    for _, index in track(visits, "timing"):
+        started = time.perf_counter()
+        model = subjects[index].load()
+        loads[index].append(1000 * (time.perf_counter() - started))
+        providers[index] = model.provider
+        try:
+            for batch_size in batch_sizes:
+                batch = np.resize(images, (batch_size, *images.shape[1:]))
+                calls[index, batch_size] += _time_calls(model, batch, min_time_s / ROUNDS, -(-min_samples // ROUNDS))
+        finally:
+            model.close()
+    return [
+        Timings(provider=providers[i], loads_ms=loads[i], calls_ms={size: calls[i, size] for size in batch_sizes})
+        for i in range(len(subjects))
+    ]
+
+
+def summarize(calls_ms: Sequence[float], batch_size: int, threads: int, original_p50_ms: float | None) -> Latency:
+    """Turn raw times of calls into the figures of a record."""
+    times: NDArray[np.float64] = np.asarray(calls_ms)
+    p50, p90, p99 = np.percentile(times, [50, 90, 99])
+    return Latency(
+        batch_size=batch_size,
+        threads=threads,
+        p50_ms=float(p50),
+        p90_ms=float(p90),
+        p99_ms=float(p99) if len(times) >= SAMPLES_FOR_P99 else None,
+        mean_ms=float(times.mean()),
+        std_ms=statistics.stdev(calls_ms) if len(times) > 1 else 0.0,
+        samples=len(times),
+        images_per_s=1000 * batch_size / float(p50),
+        speedup_vs_original=original_p50_ms / float(p50) if original_p50_ms is not None else None,
+        samples_ms=[round(t, 4) for t in calls_ms],
+    )
+
+
+def _time_calls(model: LoadedModel, batch: Pixels, min_time_s: float, min_samples: int) -> list[float]:
+    warm_until = time.perf_counter() + WARMUP_SECONDS
+    warmed = 0
+    while warmed < WARMUP_CALLS or time.perf_counter() < warm_until:
+        model.logits(batch)
+        warmed += 1
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < min_samples or time.perf_counter() - began < min_time_s:
+        started = time.perf_counter()
+        model.logits(batch)
+        times.append(1000 * (time.perf_counter() - started))
+    return times

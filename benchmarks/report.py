@@ -1,0 +1,88 @@
+"""A benchmark record as a table for people."""
+
+from rich.table import Table
+
+from benchmarks.record import Record, Result
+
+# A 90th percentile this far above the median says that something else used the machine.
+UNSTABLE_RATIO = 1.5
+
+
+def build_table(record: Record) -> Table:
+    """One row for each model and batch size, with the conditions below."""
+    table = Table(caption=_caption(record), caption_justify="left")
+    for heading in (
+        "model",
+        "runtime",
+        "precision",
+        "MB",
+        "load ms",
+        "batch",
+        "p50 ms",
+        "p90 ms",
+        "images/s",
+        "speed-up",
+        "top-1",
+        "agreement",
+    ):
+        table.add_column(heading, justify="left" if heading in ("model", "runtime", "precision") else "right", no_wrap=True)
+    for result in record.results:
+        for i, latency in enumerate(result.latency):
+            accuracy = result.accuracy if i == 0 else None
+            table.add_row(
+                *(_identity(result) if i == 0 else ("",) * 5),
+                str(latency.batch_size),
+                f"{latency.p50_ms:.2f}",
+                f"{latency.p90_ms:.2f}",
+                f"{latency.images_per_s:,.0f}",
+                f"{latency.speedup_vs_original:.2f}x" if latency.speedup_vs_original is not None else "-",
+                f"{accuracy.top1:.2%}" if accuracy and accuracy.top1 is not None else "-",
+                f"{accuracy.agreement_with_original:.2%}" if accuracy and accuracy.agreement_with_original is not None else "-",
+            )
+    return table
+
+
+def find_warnings(record: Record) -> list[str]:
+    """What a reader of the figures should know before believing them."""
+    warnings = [
+        f"{result.name}, batch {latency.batch_size}: unstable, p90 is {latency.p90_ms / latency.p50_ms:.1f}x the median; machine busy?"
+        for result in record.results
+        for latency in result.latency
+        if latency.p90_ms > UNSTABLE_RATIO * latency.p50_ms
+    ]
+    fp32 = {
+        latency.batch_size: latency.p50_ms
+        for r in record.results
+        if r.precision == "fp32" and r.runtime == "onnxruntime"
+        for latency in r.latency
+    }
+    warnings += [
+        f"{result.name}, batch {latency.batch_size}: slower than FP32 here, {latency.p50_ms:.2f} against {fp32[latency.batch_size]:.2f} ms"
+        for result in record.results
+        if result.precision == "int8"
+        for latency in result.latency
+        if latency.p50_ms > fp32.get(latency.batch_size, float("inf"))
+    ]
+    return warnings
+
+
+def _identity(result: Result) -> tuple[str, str, str, str, str]:
+    runtime = "PyTorch" if result.runtime == "pytorch" else result.provider.removesuffix("ExecutionProvider")
+    return result.name, runtime, result.precision, f"{result.size_bytes / 1e6:.2f}", f"{result.load_ms:.0f}"
+
+
+def _caption(record: Record) -> str:
+    environment, settings = record.environment, record.settings
+    lines = [
+        f"{environment['cpu']} ({', '.join(environment['instruction_sets']) or 'instruction sets unknown'}), "
+        f"{settings['threads']} thread(s) of {environment['cores_allowed']} cores, "
+        + ", ".join(
+            f"{name} {environment['packages'][name]}"
+            for name in ("torch", "onnxruntime", "onnxruntime-gpu")
+            if name in environment["packages"]
+        ),
+    ]
+    accuracy = record.results[0].accuracy
+    if accuracy is not None:
+        lines.append(f"answers on {accuracy.count:,} images: {accuracy.data}")
+    return "\n".join(lines)

@@ -1,0 +1,169 @@
+"""Images in, predictions out."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeresnet.images import ImageSource, Pixels, to_pixels
+from edgeresnet.session import Session
+from edgeresnet.spec import ModelSpec
+
+
+def bundled_model() -> Path:
+    """Path of the INT8 model that comes with the package."""
+    return Path(str(files("edgeresnet") / "models" / "resnet18-int8.onnx"))
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the model says of one image.
+
+    Attributes:
+        labels: Class names in the order of the logits.
+        logits: float32 (classes,).
+    """
+
+    labels: tuple[str, ...]
+    logits: NDArray[np.float32]
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """Softmax of the logits, float32 (classes,), summing to 1."""
+        exponentials = np.exp(self.logits - self.logits.max())
+        probabilities: NDArray[np.float32] = exponentials / exponentials.sum()
+        return probabilities
+
+    @property
+    def index(self) -> int:
+        """Number of the most likely class."""
+        return int(self.logits.argmax())
+
+    @property
+    def label(self) -> str:
+        """Name of the most likely class."""
+        return self.labels[self.index]
+
+    @property
+    def score(self) -> float:
+        """Probability of the most likely class, 0 to 1."""
+        return float(self.probabilities[self.index])
+
+    def top(self, k: int) -> list[tuple[str, float]]:
+        """The ``k`` most likely classes with their probabilities, the most likely first; all of them if there are fewer."""
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
+        probabilities = self.probabilities
+        order = np.argsort(-probabilities, kind="stable")[:k]
+        return [(self.labels[i], float(probabilities[i])) for i in order]
+
+    def __repr__(self) -> str:
+        return f"Prediction(label={self.label!r}, score={self.score:.4f})"
+
+
+class Classifier:
+    """An image classifier.
+
+    One instance may be used from many threads at once, and a prediction does not depend on the other images of its batch.
+
+    Args:
+        model: Path of an ONNX file of this project; the default is the bundled INT8 CIFAR-10 network.
+        provider: ``cpu`` or ``cuda``. The model runs there or an error says why not.
+        threads: CPU threads that one call may use; the default is every core that this process may use.
+        device_id: Which GPU.
+
+    Raises:
+        ModelNotFoundError: If there is no such file.
+        ModelFormatError: If the file is not a model of this project.
+        ProviderError: If the provider cannot run it here.
+        MissingExtraError: If ONNX Runtime is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str | PathLike[str] | None = None,
+        *,
+        provider: str = "cpu",
+        threads: int | None = None,
+        device_id: int = 0,
+    ) -> None:
+        path = bundled_model() if model is None else Path(model)
+        self._session = Session(path, provider=provider, threads=threads, device_id=device_id)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model file says of itself."""
+        return self._session.spec
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return self.spec.labels
+
+    @property
+    def provider(self) -> str:
+        """ONNX Runtime's name of the provider that really runs the model."""
+        return self._session.provider
+
+    def predict(self, image: ImageSource) -> Prediction:
+        """Classify one image.
+
+        Args:
+            image: A path, encoded bytes, a PIL image, or uint8 (H, W, 3) RGB, of any size.
+
+        Raises:
+            ImageError: If it is not a readable image.
+        """
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images: Iterable[ImageSource]) -> list[Prediction]:
+        """Classify several images, each as ``predict`` would.
+
+        Raises:
+            ImageError: If one of them is not a readable image; the message has its position.
+        """
+        sources: Sequence[ImageSource] = list(images)
+        size = self.spec.image_size
+        pixels = np.empty((len(sources), size, size, 3), np.uint8)
+        for i, source in enumerate(sources):
+            pixels[i] = to_pixels(source, size)
+        return [Prediction(self.labels, logits) for logits in self.logits(pixels)]
+
+    def logits(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Run the network on prepared pixels.
+
+        Args:
+            pixels: uint8 (N, size, size, 3) RGB, where ``size`` is ``spec.image_size``.
+
+        Returns:
+            float32 (N, classes).
+
+        Raises:
+            ImageError: If the array has another type or shape.
+        """
+        return self._session.logits(pixels)
+
+    def warmup(self, runs: int = 3) -> None:
+        """Run the model on blank images, so that the first real call is not the slow one."""
+        size = self.spec.image_size
+        for _ in range(runs):
+            self.logits(np.zeros((1, size, size, 3), np.uint8))
+
+    def close(self) -> None:
+        """Free the model and its threads; the classifier cannot be used afterwards."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Classifier({self.spec.architecture} {self.spec.precision}, {len(self.labels)} classes, {self.provider})"

@@ -1,0 +1,87 @@
+"""The command line: a Click group with one module per command, each imported when it is called."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
+
+import click
+
+from edgeresnet import __version__
+from edgeresnet.errors import EdgeResNetError
+
+# Name of each command and the line that `edgeresnet --help` shows for it, so that help imports none of them.
+COMMANDS: Final = {
+    "train": "Train the network on CIFAR-10 or on a folder of images.",
+    "export": "Convert trained weights to ONNX, FP32 and INT8, and verify them.",
+    "bench": "Measure latency and accuracy beside the PyTorch original.",
+    "eval": "Measure accuracy, per class and against the original.",
+    "predict": "Classify images.",
+    "info": "Show what a model file says of itself.",
+}
+
+EXIT_FAILED: Final = 1
+EXIT_INTERRUPTED: Final = 130
+
+
+class LazyGroup(click.Group):
+    """Finds commands in the modules named after them."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"edgeresnet.cli.{name}").command
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: edgeresnet predict cat.jpg",
+)
+@click.version_option(__version__, prog_name="edgeresnet")
+def cli() -> None:
+    """Take a trained image network to the edge: small, fast and provably faithful."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    The one place where deliberate errors become a line on stderr and an exit status: 1 the work failed, 2 the call was wrong.
+    A bug keeps its traceback.
+    """
+    try:
+        status = cli.main(arguments, prog_name="edgeresnet", standalone_mode=False)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx is not None else "edgeresnet"
+        _complain(f"{error.format_message()} (see {path} --help)")
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _complain(error.format_message())
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone; what the interpreter flushes at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+    except EdgeResNetError as error:
+        _complain(str(error))
+        sys.exit(EXIT_FAILED)
+    except OSError as error:
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error))
+        sys.exit(EXIT_FAILED)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)

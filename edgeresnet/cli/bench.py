@@ -1,0 +1,123 @@
+"""``edgeresnet bench``."""
+
+from pathlib import Path
+
+import click
+
+from edgeresnet.cli.options import (
+    EXISTING_FILE,
+    checkpoint_option,
+    data_option,
+    format_option,
+    limit_option,
+    provider_option,
+    threads_option,
+)
+from edgeresnet.cli.terminal import note, progress_bars, show
+from edgeresnet.datasets import LabelledImages
+from edgeresnet.errors import DataError
+from edgeresnet.progress import Track
+
+EPILOG = """\b
+Examples:
+  edgeresnet bench
+  edgeresnet bench resnet18-fp32.onnx resnet18-int8.onnx --data cifar10 --batch-size 1 --batch-size 32
+  edgeresnet bench resnet18-fp32.onnx --provider cuda --output record.json
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("models", nargs=-1, type=EXISTING_FILE, metavar="[MODEL]...")
+@provider_option
+@threads_option
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1,),
+    show_default=True,
+    help="Images per call; repeatable.",
+)
+@click.option(
+    "--min-time",
+    type=click.FloatRange(min=0),
+    default=4.0,
+    show_default=True,
+    help="Seconds to time each model at each batch size, at least.",
+)
+@data_option
+@click.option(
+    "--download",
+    is_flag=True,
+    help="Without --data, fetch CIFAR-10 through torchvision into ~/.cache/edgeresnet; go on without it if that fails.",
+)
+@limit_option
+@checkpoint_option
+@click.option("--no-original", is_flag=True, help="Leave the PyTorch original out; PyTorch is not needed then.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON record to this file as well.")
+@format_option("table", "json")
+def command(
+    models: tuple[Path, ...],
+    provider: str,
+    threads: int | None,
+    batch_sizes: tuple[int, ...],
+    min_time: float,
+    data: Path | None,
+    download: bool,
+    limit: int | None,
+    checkpoint: Path | None,
+    no_original: bool,
+    output: Path | None,
+    style: str,
+) -> None:
+    """Measure the latency and accuracy of models (the bundled INT8 one by default) beside the PyTorch original.
+
+    One model lives at a time, in interleaved rounds, each warmed up. Without --data the agreement with the original is measured on
+    synthetic images.
+    """
+    from benchmarks.bench import BenchSettings, run_benchmark
+    from benchmarks.report import build_table, find_warnings
+    from benchmarks.subjects import OnnxSubject, OriginalSubject
+    from edgeresnet.classifier import bundled_model
+    from edgeresnet.files import write_text
+    from edgeresnet.machine import available_cores
+    from edgeresnet.session import Session
+
+    settings = BenchSettings(
+        provider=provider,
+        threads=threads or available_cores(),
+        batch_sizes=tuple(dict.fromkeys(batch_sizes)),
+        min_time_s=min_time,
+    )
+    subjects = [OnnxSubject.of(path, provider, settings.threads) for path in models or (bundled_model(),)]
+    for subject in subjects:
+        # What cannot run should say so before minutes of measuring.
+        Session(subject.path, provider=provider, threads=settings.threads).close()
+    with progress_bars() as track:
+        original = None if no_original else OriginalSubject.of(checkpoint, settings.threads)
+        test = _read_test(data, download, subjects[0].spec.image_size, limit, track)
+        record = run_benchmark(subjects, original, settings, test=test, track=track)
+    if output is not None:
+        write_text(output, record.to_json() + "\n")
+    if style == "json":
+        print(record.to_json())
+    else:
+        show(build_table(record))
+    for warning in find_warnings(record):
+        note(f"warning: {warning}")
+
+
+def _read_test(data: Path | None, download: bool, size: int, limit: int | None, track: Track) -> LabelledImages | None:
+    from edgeresnet.datasets import read_split
+
+    if data is None and download:
+        from edgeresnet.training.download import download_cifar10
+
+        data = Path.home() / ".cache" / "edgeresnet"
+        try:
+            download_cifar10(data)
+        except DataError as error:
+            note(f"note: {error}; measuring latency and agreement only")
+            return None
+    return read_split(data, "test", size=size, limit=limit, track=track) if data is not None else None

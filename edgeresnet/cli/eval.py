@@ -1,0 +1,104 @@
+"""``edgeresnet eval``."""
+
+import json
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeresnet.cli.options import (
+    EXISTING_FILE,
+    checkpoint_option,
+    data_option,
+    format_option,
+    limit_option,
+    provider_option,
+    threads_option,
+)
+from edgeresnet.cli.terminal import note, progress_bars, show
+
+if TYPE_CHECKING:
+    from benchmarks.accuracy import AccuracyReport
+    from benchmarks.subjects import OriginalSubject
+
+EPILOG = """\b
+Examples:
+  edgeresnet eval resnet18-int8.onnx --data cifar10
+  edgeresnet eval resnet18-fp32.onnx --data cifar10 --limit 1000 --format json
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("model", type=EXISTING_FILE)
+@data_option
+@limit_option
+@click.option("--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Images per call.")
+@provider_option
+@threads_option
+@checkpoint_option
+@click.option("--no-original", is_flag=True, help="Do not compare with the PyTorch original; PyTorch is not needed then.")
+@format_option("table", "json")
+def command(
+    model: Path,
+    data: Path | None,
+    limit: int | None,
+    batch_size: int,
+    provider: str,
+    threads: int | None,
+    checkpoint: Path | None,
+    no_original: bool,
+    style: str,
+) -> None:
+    """Measure a model's accuracy on the test split: top-1, per class, confusion, and agreement with the PyTorch original."""
+    if data is None:
+        raise click.UsageError("--data is missing: where are the images?")
+    from benchmarks.accuracy import measure_accuracy
+    from benchmarks.subjects import OnnxSubject
+    from edgeresnet.datasets import read_split
+    from edgeresnet.machine import available_cores
+
+    subject = OnnxSubject.of(model, provider, threads or available_cores())
+    subject.load().close()  # what cannot run should say so before the images are read
+    original = None if no_original else _find_original(checkpoint, subject.threads)
+    with progress_bars() as track:
+        test = read_split(data, "test", size=subject.spec.image_size, limit=limit, track=track)
+        report = measure_accuracy(subject, original, test, batch_size=batch_size, track=track)
+    if style == "json":
+        print(json.dumps(asdict(report), indent=1))
+    else:
+        _show_tables(report)
+
+
+def _find_original(checkpoint: Path | None, threads: int) -> "OriginalSubject | None":
+    """The original where it was asked for or PyTorch is here; a device without PyTorch can still measure accuracy."""
+    from benchmarks.subjects import OriginalSubject
+
+    if checkpoint is None and find_spec("torch") is None:
+        note("note: PyTorch is not installed, so the agreement with the original is not measured")
+        return None
+    return OriginalSubject.of(checkpoint, threads)
+
+
+def _show_tables(report: "AccuracyReport") -> None:
+    from rich.table import Table
+
+    low, high = report.top1_interval95
+    parity = report.parity_with_original
+    summary = Table(show_header=False)
+    summary.add_row("model", f"{report.model} ({report.precision}, {report.provider})")
+    summary.add_row("data", f"{report.count:,} images, {report.data}")
+    summary.add_row("top-1", f"{report.top1:.2%} (95 % interval {low:.2%} to {high:.2%})")
+    if parity is not None:
+        summary.add_row(
+            "against the original",
+            f"{parity.agreement:.2%} agreement, largest logit difference {parity.largest_difference:.2g}, SQNR {parity.sqnr_db:.1f} dB",
+        )
+    show(summary)
+    table = Table("true class", "top-1", *report.per_class, title="per class, and what was predicted")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for (label, share), row in zip(report.per_class.items(), report.confusion, strict=True):
+        table.add_row(label, f"{share:.1%}" if share is not None else "-", *(str(count) if count else "." for count in row))
+    show(table)

@@ -1,0 +1,101 @@
+"""``edgeresnet export``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeresnet.cli.options import EXISTING_FILE, data_option, limit_option
+from edgeresnet.cli.terminal import note, progress_bars, show
+from edgeresnet.errors import MissingExtraError
+from edgeresnet.spec import PRECISIONS
+
+if TYPE_CHECKING:
+    from exporters.export import ExportedModel
+
+EPILOG = """\b
+Examples:
+  edgeresnet export
+  edgeresnet export runs/mine/weights.safetensors --precision int8 --data my-images --max-drop 0.3
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("checkpoint", type=EXISTING_FILE, required=False)
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(PRECISIONS),
+    multiple=True,
+    default=PRECISIONS,
+    show_default=True,
+    help="Form of the result; repeatable.",
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".",
+    show_default=True,
+    help="Folder of the results.",
+)
+@data_option
+@limit_option
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0),
+    help="Fail if top-1 falls by more than this many percentage points; needs --data.",
+)
+def command(
+    checkpoint: Path | None,
+    precisions: tuple[str, ...],
+    output: Path,
+    data: Path | None,
+    limit: int | None,
+    max_drop: float | None,
+) -> None:
+    """Convert weights to ONNX models (without CHECKPOINT the bundled ones) and compare each with the original.
+
+    With --data the accuracy on the test split is measured and stamped into the files. Nothing is written unless all of them hold.
+    """
+    if data is None and (max_drop is not None or limit is not None):
+        raise click.UsageError("--max-drop and --limit need --data")
+    try:
+        from edgeresnet.training.weights import bundled_weights, load_weights
+        from exporters.export import export_models
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "export") from error
+    from edgeresnet.datasets import read_split
+
+    weights = checkpoint or bundled_weights()
+    with progress_bars() as track:
+        size = load_weights(weights).spec.image_size
+        test = read_split(data, "test", size=size, limit=limit, track=track) if data else None
+        exports = export_models(weights, tuple(dict.fromkeys(precisions)), output, test=test, max_drop=max_drop, track=track)
+    _show_table(exports)
+    note("next:")
+    note(f"  edgeresnet bench {' '.join(str(exported.path) for exported in exports)}" + (f" --data {data}" if data else ""))
+    note(f"  edgeresnet predict IMAGE --model {exports[-1].path}")
+
+
+def _show_table(exports: list["ExportedModel"]) -> None:
+    from rich.table import Table
+
+    first = exports[0]
+    caption = f"compared with the PyTorch original on {first.parity.count:,} images ({first.compared_on})"
+    if first.original_accuracy is not None:
+        caption += f"; original: {first.original_accuracy.top1:.2%} top-1"
+    table = Table("file", "size MB", "seconds", "largest logit difference", "SQNR dB", "agreement", "top-1", caption=caption)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for exported in exports:
+        parity = exported.parity
+        table.add_row(
+            str(exported.path),
+            f"{exported.size_bytes / 1e6:.2f}",
+            f"{exported.seconds:.1f}",
+            f"{parity.largest_difference:.2g}",
+            f"{parity.sqnr_db:.1f}",
+            f"{parity.agreement:.2%}",
+            f"{exported.spec.accuracy.top1:.2%}" if exported.spec.accuracy else "not measured",
+        )
+    show(table)

@@ -1,0 +1,53 @@
+"""``edgeresnet info``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeresnet.cli.options import EXISTING_FILE, format_option
+from edgeresnet.cli.terminal import show
+
+
+@click.command(epilog="Example: edgeresnet info resnet18-int8.onnx")
+@click.argument("model", type=EXISTING_FILE)
+@format_option("table", "json")
+def command(model: Path, style: str) -> None:
+    """Show a model's metadata, operators, size and SHA-256. Needs neither onnx nor ONNX Runtime, and reads any ONNX file."""
+    from edgeresnet.modelfile import read_model_file
+
+    file = read_model_file(model)
+    facts: dict[str, Any] = {
+        "file": str(model),
+        "size_bytes": len(file.content),
+        "sha256": file.sha256,
+        "ir_version": file.ir_version,
+        "opset": file.opset,
+        "producer": file.producer,
+        "external_data": file.has_external_data,
+        "operators": dict(file.operators),
+        "metadata": dict(file.metadata),
+    }
+    if style == "json":
+        print(json.dumps(facts, indent=1))
+    else:
+        _show_table(facts)
+
+
+def _show_table(facts: dict[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if name == "metadata":
+            for key, text in value.items():
+                table.add_row(escape(key), escape(text))
+        elif name == "operators":
+            table.add_row(name, ", ".join(f"{count} {operator}" for operator, count in value.items()))
+        else:
+            table.add_row(name, f"{value:,}" if name == "size_bytes" else escape(str(value)))
+    show(table)

@@ -1,0 +1,89 @@
+"""``edgeresnet predict``."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeresnet.cli.options import EXISTING_FILE, format_option, provider_option, threads_option
+from edgeresnet.cli.terminal import note, progress_bars, show
+from edgeresnet.errors import ImageError
+
+EPILOG = """\b
+Examples:
+  edgeresnet predict cat.jpg
+  edgeresnet predict photos/ --top 3 --format jsonl
+  cat cat.jpg | edgeresnet predict -
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option(
+    "--model",
+    type=EXISTING_FILE,
+    help="ONNX file from `edgeresnet export`. [default: the bundled INT8 CIFAR-10 network]",
+)
+@provider_option
+@threads_option
+@click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="Show this many classes of each image.")
+@format_option("table", "json", "jsonl")
+def command(images: tuple[str, ...], model: Path | None, provider: str, threads: int | None, top: int, style: str) -> None:
+    """Classify images: files, folders (searched recursively), or - for standard input.
+
+    An unreadable image is reported on stderr, the others are classified all the same, and the exit status is 1.
+    """
+    from edgeresnet.classifier import Classifier
+
+    sources = list(_find(images))
+    rows: list[dict[str, Any]] = []
+    failed = 0
+    with Classifier(model, provider=provider, threads=threads) as classifier, progress_bars() as track:
+        for name in track(sources, "classifying"):
+            try:
+                prediction = classifier.predict(sys.stdin.buffer.read() if name == "-" else name)
+            except ImageError as error:
+                note(f"error: {error}")
+                failed += 1
+                continue
+            best = [{"label": label, "score": round(score, 6)} for label, score in prediction.top(top)]
+            row = {"image": name, "label": prediction.label, "score": round(prediction.score, 6), "top": best}
+            if style == "jsonl":
+                print(json.dumps(row), flush=True)
+            rows.append(row)
+    if style == "json":
+        print(json.dumps(rows, indent=1))
+    elif style == "table" and rows:
+        _show_table(rows)
+    if failed:
+        note(f"error: {failed} of {len(sources)} images could not be read")
+        raise click.exceptions.Exit(1)
+
+
+def _find(images: tuple[str, ...]) -> Iterator[str]:
+    from edgeresnet.images import SUFFIXES
+
+    for image in images:
+        path = Path(image)
+        if image == "-" or not path.is_dir():
+            yield image
+            continue
+        files = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        if not files:
+            raise ImageError(f"{image}: the folder has no images")
+        yield from files
+
+
+def _show_table(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table("image", "class", "probability")
+    for row in rows:
+        labels = "\n".join(entry["label"] for entry in row["top"])
+        scores = "\n".join(f"{entry['score']:.2%}" for entry in row["top"])
+        table.add_row(row["image"], labels, scores)
+    table.columns[2].justify = "right"
+    show(table)

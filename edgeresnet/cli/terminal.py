@@ -1,0 +1,65 @@
+"""What a person sees: progress bars and notes on stderr, tables on stdout. Rich is imported when something is shown."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from edgeresnet.progress import Track, length
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+T = TypeVar("T")
+
+
+def note(text: str) -> None:
+    """Tell the user something that is not data."""
+    print(text, file=sys.stderr)
+
+
+def show(renderable: "RenderableType") -> None:
+    """Print a table or text to stdout, at full width where stdout is no terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    console.print(renderable)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Track]:
+    """Yield a reporter that draws one bar for each iteration under way, and removes it when that is done.
+
+    On a terminal only: elsewhere bars are noise in a log.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+
+        def track(steps: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
+            task = progress.add_task(description, total=length(steps, total))
+            try:
+                for step in steps:
+                    yield step
+                    progress.advance(task)
+            finally:
+                progress.remove_task(task)
+
+        yield track

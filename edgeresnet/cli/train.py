@@ -1,0 +1,79 @@
+"""``edgeresnet train``."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeresnet.cli.options import EXISTING_FILE, data_option
+from edgeresnet.cli.terminal import note, progress_bars
+from edgeresnet.errors import MissingExtraError
+
+EPILOG = """\b
+Examples:
+  edgeresnet train --data cifar10 --download --output runs/first
+  edgeresnet train --data my-images --epochs 60 --output runs/mine
+  edgeresnet train --data my-images --resume --output runs/mine
+"""
+
+
+@click.command(epilog=EPILOG)
+@data_option
+@click.option("--download", is_flag=True, help="Fetch CIFAR-10 into --data through torchvision if it is not there yet.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="runs/train",
+    show_default=True,
+    help="Folder of the run.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in --output, with the settings it was started with.")
+@click.option(
+    "--recipe",
+    type=EXISTING_FILE,
+    help="JSON file of settings, such as the config.json of another run; options given here win.",
+)
+@click.option("--epochs", type=int, help="Passes over the images. [default: 30]")
+@click.option("--batch-size", type=int, help="Images per step. [default: 128]")
+@click.option("--lr", type=float, help="Peak learning rate. [default: 0.1]")
+@click.option("--image-size", type=int, help="Height and width that images are resized to. [default: 32]")
+@click.option("--seed", type=int, help="Decides everything that is random. [default: 0]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--amp/--no-amp", default=None, help="bfloat16 autocast. [default: where the device computes in bfloat16]")
+def command(data: Path | None, download: bool, output: Path, resume: bool, recipe: Path | None, device: str, **settings: Any) -> None:
+    """Train the CIFAR ResNet-18 from scratch.
+
+    Writes weights.safetensors, log.csv, curves.png, config.json and, after every epoch, the state to resume from. Ctrl-C saves
+    before it leaves.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    if data is None:
+        raise click.UsageError("--data is missing: where are the images?")
+    if resume and (given or recipe):
+        raise click.UsageError("--resume takes the settings from the run itself: leave --recipe and the other settings out")
+    try:
+        from edgeresnet.training.config import TrainingConfig
+        from edgeresnet.training.device import choose_device, computes_in_bfloat16
+        from edgeresnet.training.run import run_training
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "train") from error
+    chosen = choose_device(device)
+    config = None
+    if not resume:
+        defaults = TrainingConfig.from_json(recipe.read_text("utf-8")) if recipe else TrainingConfig(amp=computes_in_bfloat16(chosen))
+        try:
+            config = dataclasses.replace(defaults, **given)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+    if download:
+        from edgeresnet.training.download import download_cifar10
+
+        download_cifar10(data)
+    with progress_bars() as track:
+        result = run_training(config, data, output, device=chosen, report=note, track=track)
+    if not result.finished:
+        note(f"stopped after {result.epochs_done} epochs and saved; go on with: edgeresnet train --data {data} --output {output} --resume")
+        raise click.Abort
+    accuracy = f", {result.accuracy}" if result.accuracy else ""
+    print(f"{result.weights}{accuracy}\nnext: edgeresnet export {result.weights} --data {data}")

@@ -1,0 +1,109 @@
+"""How a classifier does on images, and how two of them compare: plain arithmetic on logits."""
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeresnet.datasets import LabelledImages
+from edgeresnet.errors import DataError
+from edgeresnet.images import Pixels
+from edgeresnet.progress import Track, silent
+
+Logits = NDArray[np.float32]
+
+BATCH: Final = 128
+SYNTHETIC_NAME: Final = "synthetic images"
+
+
+class Network(Protocol):
+    """Anything that turns pixels into logits: an ONNX session or the PyTorch original."""
+
+    def logits(self, pixels: Pixels) -> Logits: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How close a network's logits are to the original's.
+
+    Attributes:
+        count: Number of images compared.
+        largest_difference: Largest absolute difference of any logit.
+        sqnr_db: Signal-to-quantization-noise ratio in dB: power of the original's logits over that of the difference.
+        agreement: Fraction of images with the same top-1 class.
+    """
+
+    count: int
+    largest_difference: float
+    sqnr_db: float
+    agreement: float
+
+
+def collect_logits(network: Network, images: Pixels, description: str, track: Track = silent, *, batch_size: int = BATCH) -> Logits:
+    """Run a network over many images.
+
+    Args:
+        network: What to run.
+        images: uint8 (N, size, size, 3), N at least 1.
+        description: What the progress bar says.
+        track: Progress reporter.
+        batch_size: Images per call.
+
+    Returns:
+        float32 (N, classes).
+    """
+    starts = range(0, len(images), batch_size)
+    return np.concatenate([network.logits(images[start : start + batch_size]) for start in track(starts, description)])
+
+
+def compare_logits(original: Logits, logits: Logits) -> Parity:
+    """Compare the logits of the same images, both float32 (N, classes)."""
+    difference = logits.astype(np.float64) - original
+    noise = float(np.square(difference).mean())
+    signal = float(np.square(original.astype(np.float64)).mean())
+    return Parity(
+        count=len(original),
+        largest_difference=float(np.abs(difference).max()),
+        sqnr_db=10 * float(np.log10(signal / noise)) if noise > 0 else float("inf"),
+        agreement=float((original.argmax(1) == logits.argmax(1)).mean()),
+    )
+
+
+def top1(logits: Logits, labels: NDArray[np.int64]) -> float:
+    """Fraction of images whose highest logit is the true class."""
+    return float((logits.argmax(1) == labels).mean())
+
+
+def check_classes(data: LabelledImages, labels: tuple[str, ...]) -> None:
+    """Make sure that the classes of a data set are those of a model, in the same order.
+
+    Raises:
+        DataError: If they are not.
+    """
+    if data.classes != labels:
+        raise DataError(
+            f"the data's {len(data.classes)} classes ({_some(data.classes)}) are not the model's {len(labels)} ({_some(labels)})"
+        )
+
+
+def synthetic_images(size: int, count: int = 64, seed: int = 0) -> Pixels:
+    """Images for comparing networks where no data is at hand: coloured shapes and gradients at several scales, fixed by ``seed``.
+
+    Plain noise would not do: a trained network puts all of it in one class.
+
+    Returns:
+        uint8 (count, size, size, 3).
+    """
+    generator = np.random.default_rng(seed)
+    images = np.zeros((count, size, size, 3))
+    for cells in (2, 3, 5, 9):
+        grid = generator.normal(size=(count, cells, cells, 3))
+        index = np.arange(size) * cells // size
+        images += grid[:, index[:, None], index] / cells**0.5
+    spread = generator.uniform(20, 90, (count, 1, 1, 1))
+    return np.clip(generator.uniform(70, 180, (count, 1, 1, 3)) + spread * images, 0, 255).astype(np.uint8)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

@@ -1,0 +1,62 @@
+"""What this process may use of the machine, and what the machine is."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Final
+
+CGROUP_V2_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+CGROUP_V1_QUOTA: Final = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+CGROUP_V1_PERIOD: Final = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+CPUINFO: Final = Path("/proc/cpuinfo")
+
+# Those that decide how fast 8-bit and 32-bit products run (names as Linux gives them on x86 and ARM).
+RELEVANT_INSTRUCTION_SETS: Final = (
+    *("avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    *("asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"),
+)
+
+
+def available_cores() -> int:
+    """Number of cores that this process can keep busy: its affinity mask, capped by the container's CPU quota."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return affinity if quota is None else max(1, min(affinity, int(quota)))
+
+
+def cpu_model() -> str:
+    """Name of the processor."""
+    for key in ("model name", "Model", "Hardware"):
+        if value := _cpuinfo(key):
+            return value
+    return platform.processor() or platform.machine()
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Which of ``RELEVANT_INSTRUCTION_SETS`` the processor has; empty where the system does not tell."""
+    flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
+    return tuple(name for name in RELEVANT_INSTRUCTION_SETS if name in flags)
+
+
+def _cpuinfo(key: str) -> str:
+    """First value of a field of Linux's /proc/cpuinfo, or nothing."""
+    try:
+        for line in CPUINFO.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == key:
+                return value.strip()
+    except OSError:
+        pass  # another operating system
+    return ""
+
+
+def _cgroup_quota() -> float | None:
+    """CPU quota of this container in cores, or None where there is none."""
+    try:
+        if CGROUP_V2_QUOTA.exists():
+            quota, period = CGROUP_V2_QUOTA.read_text().split()
+        else:
+            quota, period = CGROUP_V1_QUOTA.read_text(), CGROUP_V1_PERIOD.read_text()
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None  # no such control group, or cgroup v2's "max"

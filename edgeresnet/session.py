@@ -1,0 +1,189 @@
+"""The only room that knows ONNX Runtime: providers, threads, and runs that mislead nobody."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeresnet.errors import ImageError, MissingExtraError, ModelFormatError, ProviderError
+from edgeresnet.images import Pixels
+from edgeresnet.machine import available_cores
+from edgeresnet.modelfile import ModelFile, parse_model, read_model_file
+from edgeresnet.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+
+PROVIDERS: Final[Mapping[str, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+# More images at a time leave the cache: at 32 a CIFAR ResNet-18's activations are 8 MB a layer.
+MICRO_BATCH: Final = 32
+# ONNX Runtime's "error": its warnings about graph details mean nothing to a user, and failures arrive as exceptions.
+_LOG_ERRORS: Final = 3
+
+
+class Session:
+    """A model that is ready to run on one execution provider.
+
+    May be used from several threads at once.
+
+    Args:
+        model: Path of an ONNX file, or its bytes.
+        provider: ``cpu`` or ``cuda``. The session runs there or is not made.
+        threads: Threads that one run may use on the CPU; the default is every core that this process may use.
+        device_id: Which GPU.
+
+    Raises:
+        ModelNotFoundError: If there is no such file.
+        ModelFormatError: If it is not a classifier with this project's metadata.
+        ProviderError: If the provider cannot run the model here.
+        MissingExtraError: If ONNX Runtime is not installed.
+    """
+
+    def __init__(self, model: Path | bytes, *, provider: str = "cpu", threads: int | None = None, device_id: int = 0) -> None:
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}")
+        if device_id < 0:
+            raise ValueError(f"device_id must not be negative, not {device_id}")
+        file = parse_model(model) if isinstance(model, bytes) else read_model_file(model)
+        name = "the model" if isinstance(model, bytes) else str(model)
+        self.threads = threads or available_cores()
+        with _naming(name):
+            self.spec = _check_file(file)
+            self._session = _open(file.content, provider, self.threads, device_id)
+            _check_signature(self._session, self.spec)
+        self.provider: str = self._session.get_providers()[0]
+        self.size_bytes = len(file.content)
+
+    def logits(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Run the model.
+
+        An image's result does not depend on the others: a dynamically quantized model takes one activation scale for all that it
+        is given at once, so it is given one image at a time.
+
+        Args:
+            pixels: uint8 (N, size, size, 3) RGB, any N including 0.
+
+        Returns:
+            float32 (N, classes).
+        """
+        _check_pixels(pixels, self.spec.image_size)
+        step = 1 if self.spec.precision == "int8" else MICRO_BATCH
+        parts = [self._run(pixels[start : start + step]) for start in range(0, len(pixels), step)]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.spec.labels)), np.float32)
+
+    def close(self) -> None:
+        """Free the model and its threads. Closing twice is fine; running afterwards is an error."""
+        self._session = None
+
+    def _run(self, pixels: Pixels) -> NDArray[np.float32]:
+        session = self._session
+        if session is None:
+            raise ValueError("the classifier is closed")
+        result: NDArray[np.float32] = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})[0]
+        return result
+
+
+def _check_pixels(pixels: object, size: int) -> None:
+    if not isinstance(pixels, np.ndarray):
+        raise ImageError(f"pixels must be a uint8 array (N, {size}, {size}, 3) in RGB, not {type(pixels).__name__}")
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
+        raise ImageError(f"pixels must be uint8 (N, {size}, {size}, 3) in RGB, not {pixels.dtype} {pixels.shape}")
+
+
+def load_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "cpu") from error
+    module: ModuleType = onnxruntime
+    return module
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Put the model's name before a complaint about its format."""
+    try:
+        yield
+    except ModelFormatError as error:
+        raise ModelFormatError(f"{name}: {error}") from error
+
+
+def _check_file(file: ModelFile) -> ModelSpec:
+    if file.has_external_data:
+        raise ModelFormatError("keeps its tensors in other files; fix: export it as one file")
+    return ModelSpec.from_metadata(file.metadata)
+
+
+def _open(content: bytes, provider: str, threads: int, device_id: int) -> Any:
+    if provider not in PROVIDERS:
+        raise ProviderError(f"unknown provider {provider!r}; choose from {', '.join(PROVIDERS)}")
+    ort = load_onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = _LOG_ERRORS
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    if provider == "cuda":
+        return _open_on_cuda(ort, content, options, device_id)
+    try:
+        return ort.InferenceSession(content, options, providers=[PROVIDERS["cpu"]])
+    except Exception as error:
+        # ONNX Runtime's exceptions share no base class; all live in its own module or are RuntimeError.
+        if not _is_from_onnxruntime(error):
+            raise
+        raise ModelFormatError(f"ONNX Runtime cannot load it ({_reason(error)})") from error
+
+
+def _open_on_cuda(ort: ModuleType, content: bytes, options: Any, device_id: int) -> Any:
+    """Open on CUDA or fail: ONNX Runtime itself would fall back to the CPU with only a warning."""
+    asked = "provider 'cuda' was asked for"
+    installed = f"onnxruntime {ort.__version__} with {', '.join(ort.get_available_providers())}"
+    if PROVIDERS["cuda"] not in ort.get_available_providers():
+        raise ProviderError(
+            f"{asked}, but the ONNX Runtime installed here is built without CUDA ({installed}); "
+            "fix: pip uninstall onnxruntime, then pip install 'edgeresnet[gpu]'"
+        )
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    _preload_cuda_libraries(ort)
+    fix = "fix: check that `nvidia-smi` lists a GPU and that pip install 'edgeresnet[gpu]' completed, or use --provider cpu"
+    try:
+        session = ort.InferenceSession(content, options, providers=[(PROVIDERS["cuda"], {"device_id": device_id})])
+    except Exception as error:
+        if not _is_from_onnxruntime(error):
+            raise
+        raise ProviderError(f"{asked}, but it cannot start ({installed}): {_reason(error)}; {fix}") from error
+    if session.get_providers()[0] != PROVIDERS["cuda"]:
+        raise ProviderError(f"{asked}, but ONNX Runtime chose {session.get_providers()[0]} instead ({installed}); {fix}")
+    return session
+
+
+def _preload_cuda_libraries(ort: ModuleType) -> None:
+    """Load CUDA and cuDNN from the nvidia wheels. What it cannot find it prints; the session's own error follows anyway."""
+    if hasattr(ort, "preload_dlls"):
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            ort.preload_dlls()
+
+
+def _reason(error: Exception) -> str:
+    """What ONNX Runtime said, in one line without its status codes."""
+    return " ".join(str(error).split()).split(" : ", 3)[-1][:300]
+
+
+def _is_from_onnxruntime(error: Exception) -> bool:
+    return type(error).__module__.startswith("onnxruntime") or isinstance(error, RuntimeError | ValueError)
+
+
+def _check_signature(session: Any, spec: ModelSpec) -> None:
+    size = spec.image_size
+    inputs = [(i.name, i.type, i.shape[1:]) for i in session.get_inputs()]
+    outputs = [(o.name, o.type, o.shape[1:]) for o in session.get_outputs()]
+    expected = ([(INPUT_NAME, "tensor(uint8)", [size, size, 3])], [(OUTPUT_NAME, "tensor(float)", [len(spec.labels)])])
+    if (inputs, outputs) != expected:
+        raise ModelFormatError(f"its inputs and outputs {inputs} -> {outputs} are not those that its metadata promises")

@@ -1,0 +1,1 @@
+"""The PyTorch side: the network, augmentation, the training loop and its checkpoints."""

@@ -1,0 +1,114 @@
+"""The settings of a training run."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from edgeresnet.errors import CheckpointError
+from edgeresnet.spec import CIFAR10_SIZE
+
+# Four halvings between the stem and the last stage: below this the last stage has no pixel left to convolve.
+SMALLEST_SIZE: Final = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Everything that decides the outcome of a run besides the data.
+
+    The recipe is the classic one of the field (SGD with momentum 0.9 and weight decay 5e-4, batch 128, flip and crop), with
+    Nesterov momentum, a linear warm-up and linear decay to zero, label smoothing, cutout and an average of the weights.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images per step.
+        lr: Peak learning rate.
+        momentum: Nesterov momentum.
+        weight_decay: L2 penalty on the weights of convolutions and linear layers; norms and biases have none.
+        warmup_fraction: Part of all steps in which the learning rate rises.
+        label_smoothing: Share of the target that is spread over all classes.
+        ema_decay: Decay per step of the averaged weights, which are what the run delivers.
+        crop_padding: Largest random shift in pixels.
+        cutout: Side of the painted square in pixels; 0 for none.
+        image_size: Height and width that the network is made for.
+        small_sizes: Progressive resizing: ``((epochs, size), ...)`` stages at smaller images before the rest of the run at
+            ``image_size``. An epoch at half the size costs a quarter of the time.
+        validation_fraction: Part of every class that is held out of training and measured after each epoch.
+        seed: Decides the initial weights, the held-out images, the order and the augmentation.
+        amp: bfloat16 autocast.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup_fraction: float = 0.15
+    label_smoothing: float = 0.1
+    ema_decay: float = 0.998
+    crop_padding: int = 4
+    cutout: int = 8
+    image_size: int = CIFAR10_SIZE
+    small_sizes: tuple[tuple[int, int], ...] = ()
+    validation_fraction: float = 0.05
+    seed: int = 0
+    amp: bool = False
+
+    def __post_init__(self) -> None:
+        def require(holds: bool, what: str) -> None:
+            if not holds:
+                raise ValueError(what)
+
+        require(self.epochs >= 1, f"epochs must be at least 1, not {self.epochs}")
+        require(self.batch_size >= 2, f"batch_size must be at least 2, not {self.batch_size}: BatchNorm needs company")
+        require(self.lr > 0, f"lr must be positive, not {self.lr}")
+        require(0 <= self.momentum < 1, f"momentum must be in [0, 1), not {self.momentum}")
+        require(self.weight_decay >= 0, f"weight_decay must not be negative, not {self.weight_decay}")
+        require(0 <= self.warmup_fraction < 1, f"warmup_fraction must be in [0, 1), not {self.warmup_fraction}")
+        require(0 <= self.label_smoothing < 1, f"label_smoothing must be in [0, 1), not {self.label_smoothing}")
+        require(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1), not {self.ema_decay}")
+        require(0 < self.validation_fraction < 1, f"validation_fraction must be in (0, 1), not {self.validation_fraction}")
+        require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32), not {self.seed}")
+        for size in (self.image_size, *(size for _, size in self.small_sizes)):
+            require(size >= SMALLEST_SIZE, f"an image size must be at least {SMALLEST_SIZE}, not {size}")
+        require(
+            0 <= self.crop_padding < self.image_size,
+            f"crop_padding must be in [0, {self.image_size}), not {self.crop_padding}",
+        )
+        require(self.cutout >= 0, f"cutout must not be negative, not {self.cutout}")
+        require(
+            sum(count for count, _ in self.small_sizes) < self.epochs and all(count >= 1 for count, _ in self.small_sizes),
+            f"the stages at small sizes {self.small_sizes} must leave at least one of {self.epochs} epochs for {self.image_size}",
+        )
+
+    def size_at(self, epoch: int) -> int:
+        """Image size that ``epoch`` trains at."""
+        end = 0
+        for count, size in self.small_sizes:
+            end += count
+            if epoch < end:
+                return size
+        return self.image_size
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """Learning rate of one of ``steps``: a linear rise over the warm-up, then a linear fall to zero."""
+        warmup = self.warmup_fraction * steps
+        position = step + 0.5
+        return self.lr * (position / warmup if position < warmup else (steps - position) / (steps - warmup))
+
+    def to_json(self) -> str:
+        """The settings as a JSON object."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrainingConfig":
+        """Read settings back.
+
+        Raises:
+            CheckpointError: If the text is not the settings of a run.
+        """
+        try:
+            values = json.loads(text)
+            values["small_sizes"] = tuple(map(tuple, values["small_sizes"]))
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the settings of the run are broken ({error})") from error

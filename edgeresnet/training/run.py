@@ -1,0 +1,218 @@
+"""A training run in a folder: data in, weights, log, plot and a state to resume from out."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from csv import DictWriter
+from dataclasses import dataclass, fields, replace
+from importlib.metadata import version
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from edgeresnet.datasets import LabelledImages, MissingSplitError, count_by_class, hold_out, read_split
+from edgeresnet.errors import CheckpointError, DataError
+from edgeresnet.evaluation import collect_logits, top1
+from edgeresnet.files import replacing, write_text
+from edgeresnet.progress import Track, silent
+from edgeresnet.spec import CIFAR10_MEAN, CIFAR10_STD, Accuracy, ModelSpec
+from edgeresnet.training.config import TrainingConfig
+from edgeresnet.training.loop import train
+from edgeresnet.training.model import ARCHITECTURE
+from edgeresnet.training.state import EpochRecord, TrainingState
+from edgeresnet.training.weights import load_weights, save_weights
+
+STATE_FILE = "state.pt"
+WEIGHTS_FILE = "weights.safetensors"
+CONFIG_FILE = "config.json"
+LOG_FILE = "log.csv"
+PLOT_FILE = "curves.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """How a run ended.
+
+    Attributes:
+        finished: False if it was interrupted; the state in the folder then resumes it.
+        epochs_done: Whole epochs so far.
+        weights: The delivered weights, or None if it was interrupted.
+        accuracy: On the test split; None if it was interrupted or the data has no test split.
+    """
+
+    finished: bool
+    epochs_done: int
+    weights: Path | None = None
+    accuracy: Accuracy | None = None
+
+
+def run_training(
+    config: TrainingConfig | None,
+    data: Path,
+    output: Path,
+    *,
+    device: torch.device,
+    report: Callable[[str], None] = lambda line: None,
+    track: Track = silent,
+) -> TrainingResult:
+    """Start a run, or resume the one in ``output``.
+
+    Order of events: the training split is read and a part of it held out; after every epoch the state, the log and the plot are
+    written; at the end the averaged weights are written, and only then the test split is read, once, and the accuracy on it
+    stamped into the weights. Ctrl-C ends the run after the step at hand and saves the state; a second one ends it at once.
+
+    Args:
+        config: Settings of a new run, or None to resume with the settings that the state holds.
+        data: Any layout that ``edgeresnet.datasets`` reads.
+        output: Folder of the run.
+        device: Where to train.
+        report: Receives a line of text for each noteworthy event.
+        track: Progress reporter.
+
+    Raises:
+        DataError: If the data cannot be used.
+        CheckpointError: If there is a run in the folder already (new runs), or none (resuming), or it is of other classes.
+    """
+    state_path = output / STATE_FILE
+    state: TrainingState | None = None
+    if config is None:
+        state, config = TrainingState.load(state_path, device)
+    elif state_path.exists():
+        raise CheckpointError(f"{output}: holds a run already; resume it (--resume) or choose another folder")
+    images = read_split(data, "train", size=config.image_size, track=track)
+    _check_training_data(images, data)
+    training, validation = hold_out(images, config.validation_fraction, config.seed)
+    if state is None:
+        state = TrainingState.new(config, images.classes, device)
+    elif state.classes != images.classes:
+        raise CheckpointError(f"{state_path}: was trained on other classes ({', '.join(state.classes)})")
+    report(f"{len(training):,} images to train on, {len(validation):,} held out, {len(images.classes)} classes")
+    write_text(output / CONFIG_FILE, config.to_json() + "\n")
+
+    def save_epoch(record: EpochRecord) -> None:
+        state.save(state_path, config)
+        write_text(output / LOG_FILE, format_log(state.history))
+        plot_history(state.history, output / PLOT_FILE)
+        report(_describe(record, config.epochs))
+
+    with _deferred_interrupt() as stop:
+        train(config, state, training, validation, after_epoch=save_epoch, stop=stop.is_set, track=track)
+        epochs_done = len(state.history)
+        if epochs_done < config.epochs:
+            state.save(state_path, config)
+            return TrainingResult(finished=False, epochs_done=epochs_done)
+    return _deliver(config, state, data, output, report, track)
+
+
+def format_log(history: list[EpochRecord]) -> str:
+    """The run as CSV, one line an epoch."""
+    text = StringIO()
+    writer = DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
+    writer.writeheader()
+    for record in history:
+        writer.writerow({key: round(value, 6) for key, value in vars(record).items()})
+    return text.getvalue()
+
+
+def plot_history(history: list[EpochRecord], path: Path) -> None:
+    """Draw losses, accuracies and the learning rate over the epochs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, scores = figure.subplots(1, 2)
+    epochs = [record.epoch for record in history]
+    losses.plot(epochs, [r.train_loss for r in history], "o-", label="training (smoothed labels, augmented)")
+    losses.plot(epochs, [r.validation_loss for r in history], "o-", label="validation (averaged weights)")
+    losses.set_ylabel("loss")
+    scores.plot(epochs, [100 * r.train_top1 for r in history], "o-", label="training (augmented)")
+    scores.plot(epochs, [100 * r.validation_top1 for r in history], "o-", label="validation (averaged weights)")
+    scores.set_ylabel("top-1, %")
+    for before, after in pairwise(history):
+        if before.image_size != after.image_size:
+            for axes in (losses, scores):
+                axes.axvline(before.epoch + 0.5, color="grey", linestyle=":", linewidth=1)
+            scores.annotate(f" {after.image_size} px", (before.epoch + 0.5, 0.02), xycoords=("data", "axes fraction"), color="grey")
+    for axes in (losses, scores):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, metadata={"Software": None})
+
+
+def _deliver(
+    config: TrainingConfig,
+    state: TrainingState,
+    data: Path,
+    output: Path,
+    report: Callable[[str], None],
+    track: Track,
+) -> TrainingResult:
+    weights = output / WEIGHTS_FILE
+    spec = ModelSpec(
+        labels=state.classes,
+        image_size=config.image_size,
+        mean=CIFAR10_MEAN,
+        std=CIFAR10_STD,
+        architecture=ARCHITECTURE,
+        precision="fp32",
+        checkpoint_sha256="",
+        versions={name: version(name) for name in ("edgeresnet", "torch", "torchvision")},
+    )
+    averaged = state.average.state_dict()
+    save_weights(weights, averaged, spec)
+    try:
+        test = read_split(data, "test", size=config.image_size, track=track)
+    except MissingSplitError:
+        report("the data has no test split: the weights carry no accuracy")
+        return TrainingResult(finished=True, epochs_done=config.epochs, weights=weights)
+    if test.classes != state.classes:
+        raise DataError(f"{data}: the classes of the test split are not those of the training split; {weights} is complete but untested")
+    # Measured on what was stored: the weights rounded to half precision.
+    logits = collect_logits(load_weights(weights), test.images, "measuring on the test split", track)
+    accuracy = Accuracy(top1=top1(logits, test.labels), count=len(test), data=test.name)
+    save_weights(weights, averaged, replace(spec, accuracy=accuracy))
+    return TrainingResult(finished=True, epochs_done=config.epochs, weights=weights, accuracy=accuracy)
+
+
+def _check_training_data(images: LabelledImages, data: Path) -> None:
+    if len(images.classes) < 2:
+        raise DataError(f"{data}: has one class ({images.classes[0]}); there is nothing to tell apart")
+    counts = count_by_class(images)
+    fewest = min(counts, key=lambda name: counts[name])
+    if counts[fewest] < 2:
+        raise DataError(f"{data}: class {fewest!r} has {counts[fewest]} image(s) to train on; it needs at least 2")
+
+
+def _describe(record: EpochRecord, epochs: int) -> str:
+    return (
+        f"epoch {record.epoch}/{epochs}  {record.image_size} px  loss {record.train_loss:.3f}  train {record.train_top1:.2%}  "
+        f"validation {record.validation_top1:.2%}  {record.images_per_s:,.0f} images/s"
+    )
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into an event, so that it cannot strike in the middle of a step; the second acts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, request_stop)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, previous)

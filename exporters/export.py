@@ -1,0 +1,151 @@
+"""Exports a weights file to the requested precisions, and proves each before anything is written."""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import onnx
+
+from edgeresnet.datasets import LabelledImages
+from edgeresnet.errors import ExportError
+from edgeresnet.evaluation import (
+    SYNTHETIC_NAME,
+    Logits,
+    Parity,
+    check_classes,
+    collect_logits,
+    compare_logits,
+    synthetic_images,
+    top1,
+)
+from edgeresnet.files import replacing
+from edgeresnet.progress import Track, silent
+from edgeresnet.session import Session
+from edgeresnet.spec import PRECISIONS, Accuracy, ModelSpec
+from edgeresnet.training.weights import load_weights
+from exporters.fp32 import export_fp32
+from exporters.int8 import quantize_int8
+from exporters.metadata import stamp, tool_versions
+
+# Sums of float32 in another order differ by about 1e-5 on logits near 10.
+MAX_FP32_DIFFERENCE: Final = 1e-3
+# 8-bit networks of this kind reach about 40 dB; at 25 dB the noise has a twentieth of the signal's amplitude.
+MIN_INT8_SQNR_DB: Final = 25.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedModel:
+    """A file that was written, and what was measured on it.
+
+    Attributes:
+        path: The file.
+        spec: Its description, as stamped into it.
+        size_bytes: Its size.
+        seconds: Time that making and checking it took.
+        parity: Its logits against the original's.
+        compared_on: Name of the images of that comparison.
+        original_accuracy: The original's accuracy on the same images, where the data was given.
+    """
+
+    path: Path
+    spec: ModelSpec
+    size_bytes: int
+    seconds: float
+    parity: Parity
+    compared_on: str
+    original_accuracy: Accuracy | None
+
+
+def export_models(
+    checkpoint: Path,
+    precisions: Sequence[str],
+    output: Path,
+    *,
+    test: LabelledImages | None = None,
+    max_drop: float | None = None,
+    track: Track = silent,
+) -> list[ExportedModel]:
+    """Export, check and write a network in several precisions.
+
+    Every model is run by ONNX Runtime on the CPU and held against the PyTorch original before the first file is written, so
+    that after an error the output folder is as it was.
+
+    Args:
+        checkpoint: Weights from `edgeresnet train`.
+        precisions: Any of ``PRECISIONS``.
+        output: Folder of the results, named ``resnet18-PRECISION.onnx``.
+        test: Images to compare on; accuracy on them is stamped into the files. Without them, synthetic images are compared.
+        max_drop: Largest loss of top-1 against the original, in percentage points, that is accepted; needs ``test``.
+        track: Progress reporter.
+
+    Raises:
+        CheckpointError: If the weights cannot be used.
+        DataError: If the classes of ``test`` are not the network's.
+        ExportError: If an export differs from the original by more than its precision explains, or ``max_drop`` is exceeded.
+    """
+    network = load_weights(checkpoint)
+    if test is not None:
+        check_classes(test, network.spec.labels)
+    size = network.spec.image_size
+    images = synthetic_images(size) if test is None else test.images
+    expected = collect_logits(network, images, "running the original", track)
+    original_accuracy = _measure_accuracy(expected, test)
+
+    fp32 = export_fp32(network.model, size)
+    contents: list[bytes] = []
+    exports: list[ExportedModel] = []
+    for precision in precisions:
+        started = time.perf_counter()
+        model = _convert(fp32, precision)
+        spec = replace(network.spec, precision=precision, accuracy=None, versions=tool_versions())
+        session = Session(stamp(model, spec))
+        logits = collect_logits(session, images, f"checking {precision}", track)
+        session.close()
+        parity = compare_logits(expected, logits)
+        spec = replace(spec, accuracy=_measure_accuracy(logits, test))
+        _check(precision, parity, spec.accuracy, original_accuracy, max_drop)
+        contents.append(stamp(model, spec))
+        exports.append(
+            ExportedModel(
+                path=output / f"resnet18-{precision}.onnx",
+                spec=spec,
+                size_bytes=len(contents[-1]),
+                seconds=time.perf_counter() - started,
+                parity=parity,
+                compared_on=SYNTHETIC_NAME if test is None else test.name,
+                original_accuracy=original_accuracy,
+            )
+        )
+    with ExitStack() as files:
+        for exported, content in zip(exports, contents, strict=True):
+            files.enter_context(replacing(exported.path)).write_bytes(content)
+    return exports
+
+
+def _convert(fp32: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}")
+    return fp32 if precision == "fp32" else quantize_int8(fp32)
+
+
+def _measure_accuracy(logits: Logits, test: LabelledImages | None) -> Accuracy | None:
+    if test is None:
+        return None
+    return Accuracy(top1=top1(logits, test.labels), count=len(test), data=test.name)
+
+
+def _check(precision: str, parity: Parity, accuracy: Accuracy | None, original: Accuracy | None, max_drop: float | None) -> None:
+    problem = None
+    if precision == "fp32" and not parity.largest_difference <= MAX_FP32_DIFFERENCE:
+        problem = f"a logit differs from the original's by {parity.largest_difference:.2g}, more than {MAX_FP32_DIFFERENCE}"
+    elif precision == "int8" and not parity.sqnr_db >= MIN_INT8_SQNR_DB:
+        problem = f"the logits are {parity.sqnr_db:.1f} dB from the original's, at least {MIN_INT8_SQNR_DB:.0f} dB are needed"
+    elif max_drop is not None and accuracy is not None and original is not None:
+        drop = 100 * (original.top1 - accuracy.top1)
+        if drop > max_drop:
+            problem = f"top-1 falls from {original.top1:.2%} to {accuracy.top1:.2%}, by more than {max_drop} points"
+    if problem is not None:
+        raise ExportError(f"{precision}: {problem}; nothing was written")
