@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeresnet.errors import ImageError
 from edgeresnet.images import ImageSource, Pixels, to_pixels
 from edgeresnet.session import Session
 from edgeresnet.spec import ModelSpec
@@ -132,7 +133,10 @@ class Classifier:
         size = self.spec.image_size
         pixels = np.empty((len(sources), size, size, 3), np.uint8)
         for i, source in enumerate(sources):
-            pixels[i] = to_pixels(source, size)
+            try:
+                pixels[i] = to_pixels(source, size)
+            except ImageError as error:
+                raise ImageError(f"image {i}: {error}" if len(sources) > 1 else str(error)) from error
         return [Prediction(self.labels, logits) for logits in self.logits(pixels)]
 
     def logits(self, pixels: Pixels) -> NDArray[np.float32]:

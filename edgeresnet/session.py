@@ -1,9 +1,12 @@
 """The only room that knows ONNX Runtime: providers, threads, and runs that mislead nobody."""
 
-from collections.abc import Iterator, Mapping
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import ModuleType
 from typing import Any, Final
 
@@ -22,6 +25,7 @@ PROVIDERS: Final[Mapping[str, str]] = {"cpu": "CPUExecutionProvider", "cuda": "C
 MICRO_BATCH: Final = 32
 # ONNX Runtime's "error": its warnings about graph details mean nothing to a user, and failures arrive as exceptions.
 _LOG_ERRORS: Final = 3
+_LIBRARY_ERROR: Final = re.compile(r"Failed to load library .* with error: (.+)")
 
 
 class Session:
@@ -153,15 +157,40 @@ def _open_on_cuda(ort: ModuleType, content: bytes, options: Any, device_id: int)
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     _preload_cuda_libraries(ort)
     fix = "fix: check that `nvidia-smi` lists a GPU and that pip install 'edgeresnet[gpu]' completed, or use --provider cpu"
-    try:
-        session = ort.InferenceSession(content, options, providers=[(PROVIDERS["cuda"], {"device_id": device_id})])
-    except Exception as error:
-        if not _is_from_onnxruntime(error):
-            raise
-        raise ProviderError(f"{asked}, but it cannot start ({installed}): {_reason(error)}; {fix}") from error
+    with _native_stderr() as said:
+        try:
+            session = ort.InferenceSession(content, options, providers=[(PROVIDERS["cuda"], {"device_id": device_id})])
+        except Exception as error:
+            if not _is_from_onnxruntime(error):
+                raise
+            cause = _LIBRARY_ERROR.search(said())
+            reason = cause.group(1) if cause else _reason(error)
+            raise ProviderError(f"{asked}, but it cannot start: {reason} ({installed}); {fix}") from error
     if session.get_providers()[0] != PROVIDERS["cuda"]:
         raise ProviderError(f"{asked}, but ONNX Runtime chose {session.get_providers()[0]} instead ({installed}); {fix}")
     return session
+
+
+@contextmanager
+def _native_stderr() -> Iterator[Callable[[], str]]:
+    """Catch what ONNX Runtime's libraries write to the process's stderr; yields a function that returns it.
+
+    Why CUDA cannot start (a missing library, by name) is said there alone, over several lines: the exception only says that the
+    CPU was not allowed instead.
+    """
+    with TemporaryFile() as file:
+        before = os.dup(2)
+        os.dup2(file.fileno(), 2)
+
+        def read() -> str:
+            file.seek(0)
+            return file.read().decode("utf-8", "replace")
+
+        try:
+            yield read
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 def _preload_cuda_libraries(ort: ModuleType) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from edgeresnet.progress import Track, length
+from edgeresnet.progress import Track, length, silent
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,6 +34,9 @@ def progress_bars() -> Iterator[Track]:
 
     On a terminal only: elsewhere bars are noise in a log.
     """
+    if not sys.stderr.isatty():
+        yield silent
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,

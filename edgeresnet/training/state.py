@@ -1,6 +1,7 @@
 """The state of a run, from which it resumes exactly."""
 
 import copy
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -143,6 +144,7 @@ class TrainingState:
             TypeError,
             AttributeError,
             UnpicklingError,
+            struct.error,
         ) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"{path}: not a training state of `edgeresnet train` ({reason})") from error

@@ -1,0 +1,150 @@
+import json
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.accuracy import measure_accuracy, wilson_interval
+from benchmarks.bench import BenchSettings, run_benchmark
+from benchmarks.latency import ROUNDS, measure_latency, summarize
+from benchmarks.report import build_table, find_warnings
+from benchmarks.subjects import OnnxSubject, OriginalSubject, check_same_weights
+from edgeresnet.datasets import read_split
+from edgeresnet.errors import ModelFormatError
+from edgeresnet.evaluation import synthetic_images
+from edgeresnet.session import Session
+from edgeresnet.training.config import TrainingConfig
+from edgeresnet.training.state import TrainingState
+from edgeresnet.training.weights import load_weights, save_weights
+
+PIXELS = synthetic_images(32, 3)
+
+
+@dataclass
+class Spy:
+    """A subject that writes down what is done to it."""
+
+    name: str
+    events: list[str]
+    batches: list[int] = field(default_factory=list)
+    provider: str = "none"
+
+    def load(self):
+        self.events.append(f"open {self.name}")
+        return self
+
+    def logits(self, pixels):
+        self.batches.append(len(pixels))
+        return np.zeros((len(pixels), 10), np.float32)
+
+    def close(self):
+        self.events.append(f"close {self.name}")
+
+
+def test_one_model_lives_at_a_time_in_interleaved_rounds():
+    events = []
+    spies = [Spy("a", events), Spy("b", events)]
+    timings = measure_latency(spies, (1, 7), PIXELS, min_time_s=0.0, min_samples=8)
+    assert events == ["open a", "close a", "open b", "close b"] * ROUNDS
+    assert set(spies[0].batches) == {1, 7}
+    assert [len(timings[0].calls_ms[size]) for size in (1, 7)] == [8, 8]
+    assert len(timings[0].loads_ms) == ROUNDS
+
+
+def test_the_minimum_time_is_spent():
+    (timing,) = measure_latency([Spy("a", [])], (1,), PIXELS, min_time_s=0.2, min_samples=1)
+    assert sum(timing.calls_ms[1]) < 1000
+    assert len(timing.calls_ms[1]) > 100
+
+
+def test_figures_follow_from_the_samples():
+    latency = summarize([float(i) for i in range(1, 102)], batch_size=4, threads=2, original_p50_ms=102.0)
+    assert (latency.p50_ms, latency.p90_ms, latency.mean_ms, latency.samples) == (51.0, 91.0, 51.0, 101)
+    assert latency.p99_ms is None
+    assert latency.std_ms == pytest.approx(29.3002, abs=1e-4)
+    assert latency.images_per_s == pytest.approx(4000 / 51)
+    assert latency.speedup_vs_original == 2.0
+    assert summarize([1.0] * 662, 1, 1, None).p99_ms == 1.0
+    assert summarize([1.0], 1, 1, None).speedup_vs_original is None
+
+
+@pytest.fixture(scope="module")
+def record(exports, weights, labelled_folder):
+    models = [OnnxSubject.of(exports[p].path, "cpu", 2) for p in ("fp32", "int8")]
+    settings = BenchSettings(provider="cpu", threads=2, batch_sizes=(1, 2), min_time_s=0.0)
+    return run_benchmark(models, OriginalSubject.of(weights, 2), settings, test=read_split(labelled_folder, "test"))
+
+
+def test_the_record_keeps_the_contract(record, exports):
+    document = json.loads(record.to_json())
+    assert document["schema"] == "edgeresnet.bench/1"
+    assert list(document) == ["schema", "environment", "settings", "results"]
+    original, fp32, int8 = document["results"]
+    assert [r["runtime"] for r in document["results"]] == ["pytorch", "onnxruntime", "onnxruntime"]
+    assert (fp32["provider"], int8["precision"]) == ("CPUExecutionProvider", "int8")
+    assert int8["size_bytes"] == exports["int8"].path.stat().st_size
+    for result in document["results"]:
+        assert result["load_ms"] > 0
+        assert [entry["batch_size"] for entry in result["latency"]] == [1, 2]
+        for entry, base in zip(result["latency"], original["latency"], strict=True):
+            assert entry["samples"] == len(entry["samples_ms"]) == 64
+            assert entry["threads"] == 2
+            assert entry["speedup_vs_original"] == pytest.approx(base["p50_ms"] / entry["p50_ms"])
+        assert result["accuracy"]["count"] == 30
+    assert original["accuracy"]["agreement_with_original"] == fp32["accuracy"]["agreement_with_original"] == 1.0
+    assert original["accuracy"]["top1"] == fp32["accuracy"]["top1"]
+    assert document["environment"]["cores_allowed"] >= 1
+    assert "onnxruntime" in document["environment"]["packages"]
+
+
+def test_the_table_has_a_row_for_every_model_and_batch_size(record):
+    table = build_table(record)
+    assert table.row_count == 6
+    assert record.environment["cpu"] in str(table.caption)
+
+
+def test_a_slow_int8_model_and_an_unstable_run_are_pointed_out(record):
+    fast = summarize([1.0] * 64, 1, 1, None)
+    slow = summarize([2.0] * 64, 1, 1, None)
+    shaky = summarize([1.0] * 40 + [9.0] * 24, 1, 1, None)
+    fp32, int8 = (replace(record.results[i], latency=[latency]) for i, latency in ((1, fast), (2, slow)))
+    assert find_warnings(replace(record, results=[fp32, int8])) == [
+        "resnet18-int8.onnx, batch 1: slower than FP32 here, 2.00 against 1.00 ms"
+    ]
+    (warning,) = find_warnings(replace(record, results=[replace(fp32, latency=[shaky])]))
+    assert "unstable, p90 is 9.0x the median" in warning
+
+
+def test_agreement_is_measured_on_synthetic_images_without_data(exports, weights):
+    models = [OnnxSubject.of(exports["fp32"].path, "cpu", 2)]
+    settings = BenchSettings(provider="cpu", threads=2, min_time_s=0.0)
+    _, fp32 = run_benchmark(models, OriginalSubject.of(weights, 2), settings).results
+    assert (fp32.accuracy.top1, fp32.accuracy.agreement_with_original, fp32.accuracy.data) == (None, 1.0, "synthetic images")
+
+
+def test_a_model_is_not_compared_with_another_networks_original(exports, tmp_path):
+    other = TrainingState.new(TrainingConfig(seed=5), exports["fp32"].spec.labels, torch.device("cpu"))
+    save_weights(tmp_path / "other.safetensors", other.network.state_dict(), exports["fp32"].spec)
+    with pytest.raises(ModelFormatError, match="made from other weights"):
+        check_same_weights([OnnxSubject.of(exports["fp32"].path, "cpu", 1)], OriginalSubject.of(tmp_path / "other.safetensors", 1))
+
+
+def test_the_accuracy_report_counts_every_image_once(exports, weights, labelled_folder):
+    test = read_split(labelled_folder, "test")
+    report = measure_accuracy(OnnxSubject.of(exports["fp32"].path, "cpu", 2), OriginalSubject.of(weights, 2), test, batch_size=7)
+    predicted = Session(exports["fp32"].path).logits(test.images).argmax(1)
+    expected = np.zeros((10, 10), int)
+    for truth, answer in zip(test.labels, predicted, strict=True):
+        expected[truth, answer] += 1
+    assert report.confusion == expected.tolist()
+    assert report.top1 == pytest.approx(expected.trace() / 30)
+    assert report.per_class == {label: expected[i, i] / 3 for i, label in enumerate(test.classes)}
+    assert report.parity_with_original.agreement == 1.0
+    assert load_weights(weights).spec.labels == tuple(report.per_class)
+
+
+def test_the_interval_is_wilsons():
+    low, high = wilson_interval(0.9, 100)
+    assert (low, high) == (pytest.approx(0.8256, abs=1e-4), pytest.approx(0.9448, abs=1e-4))
+    assert wilson_interval(1.0, 10)[1] == pytest.approx(1.0)

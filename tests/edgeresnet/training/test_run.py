@@ -1,0 +1,154 @@
+import csv
+import dataclasses
+import shutil
+import signal
+
+import pytest
+import torch
+from PIL import Image
+
+from edgeresnet.errors import CheckpointError, DataError
+from edgeresnet.training.config import TrainingConfig
+from edgeresnet.training.run import run_training
+from edgeresnet.training.state import TrainingState
+from edgeresnet.training.weights import load_weights
+
+CPU = torch.device("cpu")
+CONFIG = TrainingConfig(
+    epochs=4, batch_size=8, lr=0.02, image_size=16, small_sizes=((1, 8),), cutout=4, validation_fraction=0.2, ema_decay=0.9
+)
+
+
+@pytest.fixture(scope="module")
+def whole(image_folder, tmp_path_factory):
+    """A run of four epochs in one go."""
+    output = tmp_path_factory.mktemp("whole")
+    result = run_training(CONFIG, image_folder, output, device=CPU)
+    return output, result
+
+
+def test_a_run_ends_with_weights_that_know_their_accuracy(whole):
+    output, result = whole
+    assert result.finished
+    network = load_weights(output / "weights.safetensors")
+    assert network.spec.labels == ("green", "red")
+    assert network.spec.image_size == 16
+    assert network.spec.accuracy == result.accuracy
+    assert result.accuracy.count == 16
+    assert result.accuracy.top1 >= 0.9
+
+
+def test_a_run_leaves_a_log_a_plot_and_its_settings(whole):
+    output, _ = whole
+    rows = list(csv.DictReader((output / "log.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["image_size"] for row in rows] == ["8", "16", "16", "16"]
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    with Image.open(output / "curves.png") as plot:
+        assert plot.width > 500
+    assert TrainingConfig.from_json((output / "config.json").read_text()) == CONFIG
+
+
+@pytest.mark.parametrize("steps", [3, 8, 10])
+def test_an_interrupted_run_resumes_exactly(whole, image_folder, tmp_path, steps):
+    """Two epochs and two more equal four, and so does a stop in the middle of an epoch (an epoch has four steps)."""
+    seen = 0
+
+    def track(iterable, description, total=None):
+        nonlocal seen
+        for step in iterable:
+            if description.startswith("epoch"):
+                seen += 1
+                if seen == steps:
+                    signal.raise_signal(signal.SIGINT)  # as Ctrl-C would, in the middle of a step
+            yield step
+
+    first = run_training(CONFIG, image_folder, tmp_path, device=CPU, track=track)
+    assert not first.finished
+    assert first.epochs_done == steps // 4
+    assert not (tmp_path / "weights.safetensors").exists()
+    assert TrainingState.load(tmp_path / "state.pt", CPU)[0].step == steps
+    second = run_training(None, image_folder, tmp_path, device=CPU)
+    assert second.finished
+    interrupted, _ = TrainingState.load(tmp_path / "state.pt", CPU)
+    straight, _ = TrainingState.load(whole[0] / "state.pt", CPU)
+    for part in ("network", "average"):
+        ours, theirs = getattr(interrupted, part).state_dict(), getattr(straight, part).state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    timeless = [dataclasses.replace(r, seconds=0, images_per_s=0) for r in interrupted.history]
+    assert timeless == [dataclasses.replace(r, seconds=0, images_per_s=0) for r in straight.history]
+
+
+def test_the_seed_decides_the_outcome(whole, image_folder, tmp_path):
+    run_training(dataclasses.replace(CONFIG, seed=1), image_folder, tmp_path, device=CPU)
+    ours, theirs = load_weights(tmp_path / "weights.safetensors"), load_weights(whole[0] / "weights.safetensors")
+    assert not torch.equal(ours.model.network.fc.weight, theirs.model.network.fc.weight)
+
+
+def test_data_without_a_test_split_trains_and_says_so(image_folder, tmp_path):
+    shutil.copytree(image_folder / "train", tmp_path / "data" / "train")
+    lines = []
+    config = dataclasses.replace(CONFIG, epochs=1, small_sizes=())
+    result = run_training(config, tmp_path / "data", tmp_path / "run", device=CPU, report=lines.append)
+    assert result.finished
+    assert result.accuracy is None
+    assert any("no test split" in line for line in lines)
+
+
+def test_a_run_is_not_overwritten_and_not_mixed_up(whole, image_folder, tmp_path):
+    output, _ = whole
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        run_training(CONFIG, image_folder, output, device=CPU)
+    with pytest.raises(CheckpointError, match="no training state"):
+        run_training(None, image_folder, tmp_path, device=CPU)
+    shutil.copytree(image_folder, tmp_path / "data")
+    (tmp_path / "data" / "train" / "red").rename(tmp_path / "data" / "train" / "blue")
+    with pytest.raises(CheckpointError, match="other classes"):
+        run_training(None, tmp_path / "data", output, device=CPU)
+    content = (output / "state.pt").read_bytes()
+    for broken in (b"", b"junk", content[: len(content) // 2]):
+        (tmp_path / "state.pt").write_bytes(broken)
+        with pytest.raises(CheckpointError, match="not a training state"):
+            run_training(None, image_folder, tmp_path, device=CPU)
+
+
+def test_data_that_cannot_be_learned_from_is_refused(image_folder, tmp_path):
+    shutil.copytree(image_folder / "train" / "red", tmp_path / "train" / "red")
+    with pytest.raises(DataError, match="nothing to tell apart"):
+        run_training(CONFIG, tmp_path, tmp_path / "run", device=CPU)
+    (tmp_path / "train" / "green").mkdir()
+    shutil.copy(image_folder / "train" / "green" / "000.png", tmp_path / "train" / "green")
+    with pytest.raises(DataError, match="'green' has 1 image"):
+        run_training(CONFIG, tmp_path, tmp_path / "run", device=CPU)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_learning_rate_rises_and_falls_to_zero():
+    config = TrainingConfig(lr=1.0, warmup_fraction=0.25)
+    rates = [config.lr_at(step, 100) for step in range(100)]
+    assert rates[:25] == sorted(rates[:25])
+    assert rates[25:] == sorted(rates[25:], reverse=True)
+    assert rates[0] == pytest.approx(0.02)
+    assert rates[24] == pytest.approx(0.98)
+    assert rates[99] == pytest.approx(0.5 / 75)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"epochs": 0}, {"batch_size": 1}, {"lr": 0.0}, {"lr": float("nan")}, {"image_size": 4}, {"small_sizes": ((30, 16),)}),
+        *({"seed": -1}, {"validation_fraction": 0.0}, {"ema_decay": 1.0}, {"cutout": -1}, {"label_smoothing": 1.0}),
+    ],
+)
+def test_senseless_settings_are_refused_by_name(settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match="stages at small sizes" if name == "small_sizes" else name.replace("image_size", "image size")):
+        TrainingConfig(**settings)
+
+
+def test_weight_decay_spares_norms_and_biases():
+    state = TrainingState.new(CONFIG, ("a", "b"), CPU)
+    decayed, spared = state.optimizer.param_groups
+    assert {p.ndim for p in decayed["params"]} == {2, 4}
+    assert {p.ndim for p in spared["params"]} == {1}
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (5e-4, 0.0)

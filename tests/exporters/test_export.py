@@ -1,0 +1,124 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+
+from edgeresnet.datasets import read_split
+from edgeresnet.errors import DataError, ExportError
+from edgeresnet.evaluation import compare_logits, synthetic_images, top1
+from edgeresnet.session import Session
+from edgeresnet.training.weights import load_weights
+from exporters import export
+from exporters.export import export_models
+from exporters.fp32 import export_fp32
+from exporters.int8 import quantize_int8
+from exporters.metadata import stamp
+
+PIXELS = synthetic_images(32, 48, seed=7)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_file_keeps_the_contract(exports, weights, precision):
+    path = exports[precision].path
+    assert path.name == f"resnet18-{precision}.onnx"
+    model = onnx.load(path, load_external_data=False)
+    onnx.checker.check_model(model, full_check=True)
+    (images,), (logits,) = model.graph.input, model.graph.output
+    assert (images.name, images.type.tensor_type.elem_type) == ("images", onnx.TensorProto.UINT8)
+    assert [d.dim_param or d.dim_value for d in images.type.tensor_type.shape.dim] == ["batch", 32, 32, 3]
+    assert (logits.name, logits.type.tensor_type.elem_type) == ("logits", onnx.TensorProto.FLOAT)
+    assert [d.dim_param or d.dim_value for d in logits.type.tensor_type.shape.dim] == ["batch", 10]
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["edgeresnet.precision"] == precision
+    assert metadata["edgeresnet.checkpoint_sha256"] == load_weights(weights).spec.checkpoint_sha256
+    assert set(json.loads(metadata["edgeresnet.versions"])) == {"edgeresnet", "torch", "onnx", "onnxruntime"}
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+
+
+def test_fp32_is_a_plain_resnet_with_its_norms_folded(exports):
+    operators = [node.op_type for node in onnx.load(exports["fp32"].path).graph.node]
+    assert (len(operators), operators.count("Conv"), operators.count("Add"), operators.count("Gemm")) == (52, 20, 8, 1)
+    assert "BatchNormalization" not in operators
+
+
+def test_int8_stores_every_layer_in_eight_bits(exports):
+    model = onnx.load(exports["int8"].path)
+    operators = [node.op_type for node in model.graph.node]
+    assert (operators.count("ConvInteger"), operators.count("MatMulInteger")) == (20, 1)
+    weights = [t for t in model.graph.initializer if np.prod(t.dims) >= 1000]
+    assert {t.data_type for t in weights} == {onnx.TensorProto.UINT8}
+    assert exports["int8"].size_bytes < 11.5e6
+
+
+def test_the_exports_answer_like_the_original(exports, weights):
+    original = load_weights(weights).logits(PIXELS)
+    fp32 = compare_logits(original, Session(exports["fp32"].path).logits(PIXELS))
+    assert fp32.largest_difference < 1e-3
+    assert fp32.agreement == 1.0
+    int8 = compare_logits(original, Session(exports["int8"].path).logits(PIXELS))
+    assert int8.sqnr_db > 27
+    assert int8.largest_difference > fp32.largest_difference
+
+
+def test_accuracy_is_measured_and_stamped(weights, labelled_folder, tmp_path):
+    test = read_split(labelled_folder, "test")
+    exported, _ = export_models(weights, ("fp32", "int8"), tmp_path, test=test)
+    session = Session(exported.path)
+    assert session.spec.accuracy.top1 == top1(session.logits(test.images), test.labels)
+    assert (session.spec.accuracy.count, session.spec.accuracy.data) == (30, test.name)
+    assert exported.original_accuracy.top1 == session.spec.accuracy.top1
+
+
+def test_nothing_is_written_unless_everything_holds(weights, labelled_folder, tmp_path, monkeypatch):
+    old = tmp_path / "resnet18-fp32.onnx"
+    old.write_bytes(b"what was there before")
+
+    def assert_untouched():
+        assert [p.name for p in tmp_path.iterdir()] == [old.name]
+        assert old.read_bytes() == b"what was there before"
+
+    test = read_split(labelled_folder, "test")
+    with pytest.raises(DataError, match="2 classes"):
+        export_models(weights, ("fp32",), tmp_path, test=replace(test, classes=("a", "b")))
+    assert_untouched()
+
+    def quantize_badly(model):
+        quantized = quantize_int8(model)
+        for tensor in quantized.graph.initializer:
+            if tensor.name.endswith("_scale"):
+                tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(1.1), tensor.name))
+        return quantized
+
+    monkeypatch.setattr(export, "quantize_int8", quantize_badly)
+    with pytest.raises(ExportError, match=r"int8: the logits are .* dB.*nothing was written"):
+        export_models(weights, ("fp32", "int8"), tmp_path)
+    assert_untouched()
+
+
+def test_a_drop_in_accuracy_is_a_gate(weights, labelled_folder, tmp_path):
+    test = read_split(labelled_folder, "test")
+    answers = load_weights(weights).logits(test.images)
+    right = replace(test, labels=answers.argmax(1))
+    worst = np.sort(answers, 1)
+    close = np.argsort(worst[:, -1] - worst[:, -2])
+    session = Session(
+        stamp(quantize_int8(export_fp32(load_weights(weights).model, 32)), replace(load_weights(weights).spec, precision="int8"))
+    )
+    agreement = top1(session.logits(test.images), right.labels)
+    assert len(close) == 30
+    if agreement < 1:
+        with pytest.raises(ExportError, match="top-1 falls"):
+            export_models(weights, ("int8",), tmp_path, test=right, max_drop=0.0)
+    export_models(weights, ("int8",), tmp_path, test=right, max_drop=100 * (1 - agreement) + 1e-6)
+
+
+def test_a_model_without_layers_to_quantize_is_refused():
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 4]) for name in "xy")
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", [x], [y]), opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10
+    )
+    with pytest.raises(ExportError, match="no convolution or linear layer"):
+        quantize_int8(model)

@@ -1,0 +1,63 @@
+"""The bundled files belong together and are what the README says of them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeresnet import Classifier
+from edgeresnet.classifier import bundled_model
+from edgeresnet.datasets import read_split
+from edgeresnet.evaluation import collect_logits, compare_logits, synthetic_images, top1
+from edgeresnet.session import Session
+from edgeresnet.training.weights import bundled_weights, load_weights
+from exporters.export import export_models
+
+
+def test_the_bundled_model_was_made_from_the_bundled_weights():
+    weights, model = load_weights(bundled_weights()).spec, Classifier().spec
+    assert model.checkpoint_sha256 == weights.checkpoint_sha256
+    assert (model.precision, model.labels) == ("int8", weights.labels)
+    assert bundled_model().stat().st_size < 11.5e6
+
+
+def test_accuracy_is_at_least_what_the_project_promises():
+    weights, model = load_weights(bundled_weights()).spec, Classifier().spec
+    for spec in (weights, model):
+        assert (spec.accuracy.count, spec.accuracy.data) == (10_000, "CIFAR-10 test set, JPEG copy")
+    assert model.accuracy.top1 >= weights.accuracy.top1 - 0.003
+
+
+def test_exporting_again_gives_the_bundled_model(tmp_path):
+    (exported,) = export_models(bundled_weights(), ("int8",), tmp_path)
+    pixels = synthetic_images(32, 16, seed=5)
+    np.testing.assert_allclose(Session(exported.path).logits(pixels), Classifier().logits(pixels), rtol=1e-5, atol=1e-5)
+
+
+def test_the_committed_record_is_of_the_bundled_files():
+    record = json.loads((Path(__file__).parent.parent / "benchmarks" / "records" / "cpu.json").read_text())
+    by_precision = {(r["runtime"], r["precision"]): r for r in record["results"]}
+    assert by_precision["onnxruntime", "int8"]["size_bytes"] == bundled_model().stat().st_size
+    assert by_precision["onnxruntime", "int8"]["accuracy"]["top1"] == Classifier().spec.accuracy.top1
+    assert by_precision["pytorch", "fp32"]["accuracy"]["top1"] == load_weights(bundled_weights()).spec.accuracy.top1
+    fp32 = by_precision["onnxruntime", "fp32"]["accuracy"]
+    assert fp32["agreement_with_original"] >= 0.999
+
+
+def test_the_stamped_accuracy_is_what_an_independent_count_finds(real_data):
+    """A sample of the real test images, spread over the classes, within four standard errors of the stamped figure."""
+    test = read_split(real_data, "test", limit=600)
+    stamped = Classifier().spec.accuracy
+    if test.name != stamped.data:
+        pytest.skip(f"the data at hand is {test.name}")
+    classifier = Classifier()
+    logits = classifier.logits(test.images)
+    counted = sum(
+        prediction.label == test.classes[label]
+        for prediction, label in zip(classifier.predict_batch(test.images), test.labels, strict=True)
+    )
+    assert counted / 600 == pytest.approx(top1(logits, test.labels))
+    assert counted / 600 == pytest.approx(stamped.top1, abs=4 * (stamped.top1 * (1 - stamped.top1) / 600) ** 0.5)
+    parity = compare_logits(collect_logits(load_weights(bundled_weights()), test.images, ""), logits)
+    assert parity.agreement >= 0.98

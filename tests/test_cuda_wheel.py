@@ -1,0 +1,58 @@
+"""What a user of the real onnxruntime-gpu wheel sees on a machine without a GPU."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+GPU_WHEEL = "onnxruntime-gpu==1.31.1"
+
+
+@pytest.fixture(scope="module")
+def gpu_site() -> Path:
+    """A folder with onnxruntime-gpu, kept between runs since it is 600 MB."""
+    if shutil.which("nvidia-smi"):
+        pytest.skip("this machine has a GPU")
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgeresnet-tests" / GPU_WHEEL
+    if not (folder / "complete").exists():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), GPU_WHEEL]
+        installed = subprocess.run(command, capture_output=True, text=True, check=False)
+        if installed.returncode:
+            pytest.skip(f"pip cannot install {GPU_WHEEL}: {installed.stderr.strip().splitlines()[-1]}")
+        (folder / "complete").touch()
+    return folder
+
+
+@pytest.mark.parametrize("command", ["predict", "eval", "bench", "api"])
+def test_asking_for_cuda_without_a_gpu_is_one_clear_error(gpu_site, exports, labelled_folder, command):
+    model = str(exports["fp32"].path)
+    arguments = {
+        "predict": ["-m", "edgeresnet", "predict", str(labelled_folder / "test" / "cat" / "0.png"), "--model", model, "--provider", "cuda"],
+        "eval": ["-m", "edgeresnet", "eval", model, "--data", str(labelled_folder), "--no-original", "--provider", "cuda"],
+        "bench": ["-m", "edgeresnet", "bench", model, "--no-original", "--provider", "cuda"],
+        "api": ["-c", f"import edgeresnet; edgeresnet.Classifier({model!r}, provider='cuda')"],
+    }[command]
+    environment = {key: value for key, value in os.environ.items() if key != "EDGERESNET_DATA"} | {"PYTHONPATH": str(gpu_site)}
+    started = time.monotonic()
+    result = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+    assert time.monotonic() - started < 30
+    assert result.returncode == 1
+    assert result.stdout == ""
+    last = result.stderr.splitlines()[-1]
+    for part in (
+        "provider 'cuda' was asked for",
+        "libcublasLt.so.13: cannot open",
+        "onnxruntime 1.31.1 with",
+        "CUDAExecutionProvider",
+        "nvidia-smi",
+        "edgeresnet[gpu]",
+    ):
+        assert part in last
+    if command == "api":
+        assert "ProviderError" in last
+    else:
+        assert result.stderr.count("\n") == 1
