@@ -1,5 +1,6 @@
 """A benchmark record as a table for people."""
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from benchmarks.record import Record, Result
@@ -9,28 +10,17 @@ UNSTABLE_RATIO = 1.5
 
 
 def build_table(record: Record) -> Table:
-    """One row for each model and batch size, with the conditions below."""
-    table = Table(caption=_caption(record), caption_justify="left")
-    for heading in (
-        "model",
-        "runtime",
-        "precision",
-        "MB",
-        "load ms",
-        "batch",
-        "p50 ms",
-        "p90 ms",
-        "images/s",
-        "speed-up",
-        "top-1",
-        "agreement",
-    ):
-        table.add_column(heading, justify="left" if heading in ("model", "runtime", "precision") else "right", no_wrap=True)
+    """One row for each model and batch size, with the conditions below; it fits a terminal of 80 columns."""
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, caption=_caption(record), caption_justify="left")
+    table.add_column("model", overflow="fold")
+    table.add_column("form")
+    for heading in ("MB", "batch", "p50 ms", "p90 ms", "img/s", "speed-up", "top-1", "agrees"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for result in record.results:
         for i, latency in enumerate(result.latency):
             accuracy = result.accuracy if i == 0 else None
             table.add_row(
-                *(_identity(result) if i == 0 else ("",) * 5),
+                *(_identity(result) if i == 0 else ("", "", "")),
                 str(latency.batch_size),
                 f"{latency.p50_ms:.2f}",
                 f"{latency.p90_ms:.2f}",
@@ -66,9 +56,12 @@ def find_warnings(record: Record) -> list[str]:
     return warnings
 
 
-def _identity(result: Result) -> tuple[str, str, str, str, str]:
-    runtime = "PyTorch" if result.runtime == "pytorch" else result.provider.removesuffix("ExecutionProvider")
-    return result.name, runtime, result.precision, f"{result.size_bytes / 1e6:.2f}", f"{result.load_ms:.0f}"
+def _identity(result: Result) -> tuple[str, str, str]:
+    """Name, with the provider where it is not the CPU, precision and size."""
+    name = "PyTorch original" if result.runtime == "pytorch" else result.name
+    provider = result.provider.removesuffix("ExecutionProvider")
+    elsewhere = result.runtime != "pytorch" and provider != "CPU"
+    return f"{name} on {provider}" if elsewhere else name, result.precision, f"{result.size_bytes / 1e6:.1f}"
 
 
 def _caption(record: Record) -> str:

@@ -82,11 +82,12 @@ def _find_original(checkpoint: Path | None, threads: int) -> "OriginalSubject | 
 
 
 def _show_tables(report: "AccuracyReport") -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     low, high = report.top1_interval95
     parity = report.parity_with_original
-    summary = Table(show_header=False)
+    summary = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     summary.add_row("model", f"{report.model} ({report.precision}, {report.provider})")
     summary.add_row("data", f"{report.count:,} images, {report.data}")
     summary.add_row("top-1", f"{report.top1:.2%} (95 % interval {low:.2%} to {high:.2%})")
@@ -96,7 +97,8 @@ def _show_tables(report: "AccuracyReport") -> None:
             f"{parity.agreement:.2%} agreement, largest logit difference {parity.largest_difference:.2g}, SQNR {parity.sqnr_db:.1f} dB",
         )
     show(summary)
-    table = Table("true class", "top-1", *report.per_class, title="per class, and what was predicted")
+    headings = (label[:5] for label in report.per_class)
+    table = Table("true class", "top-1", *headings, box=SIMPLE_HEAD, padding=0, pad_edge=False, caption="columns: predicted class")
     for column in table.columns[1:]:
         column.justify = "right"
     for (label, share), row in zip(report.per_class.items(), report.confusion, strict=True):

@@ -78,24 +78,27 @@ def command(
 
 
 def _show_table(exports: list["ExportedModel"]) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     first = exports[0]
     caption = f"compared with the PyTorch original on {first.parity.count:,} images ({first.compared_on})"
     if first.original_accuracy is not None:
         caption += f"; original: {first.original_accuracy.top1:.2%} top-1"
-    table = Table("file", "size MB", "seconds", "largest logit difference", "SQNR dB", "agreement", "top-1", caption=caption)
+    headings = ("file", "MB", "seconds", "largest logit difference", "SQNR dB", "agrees", "top-1")
+    table = Table(*headings, box=SIMPLE_HEAD, padding=0, pad_edge=False, caption=caption, caption_justify="left")
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
     for exported in exports:
         parity = exported.parity
         table.add_row(
             str(exported.path),
-            f"{exported.size_bytes / 1e6:.2f}",
+            f"{exported.size_bytes / 1e6:.1f}",
             f"{exported.seconds:.1f}",
             f"{parity.largest_difference:.2g}",
             f"{parity.sqnr_db:.1f}",
             f"{parity.agreement:.2%}",
-            f"{exported.spec.accuracy.top1:.2%}" if exported.spec.accuracy else "not measured",
+            f"{exported.spec.accuracy.top1:.2%}" if exported.spec.accuracy else "-",
         )
     show(table)

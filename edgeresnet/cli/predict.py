@@ -78,9 +78,10 @@ def _find(images: tuple[str, ...]) -> Iterator[str]:
 
 
 def _show_table(rows: list[dict[str, Any]]) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table("image", "class", "probability")
+    table = Table("image", "class", "probability", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for row in rows:
         labels = "\n".join(entry["label"] for entry in row["top"])
         scores = "\n".join(f"{entry['score']:.2%}" for entry in row["top"])

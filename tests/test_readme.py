@@ -1,0 +1,49 @@
+"""The README's examples run, and its figures are those of the committed record."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^\$ edgeresnet (.+)$", README, re.MULTILINE)
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+RECORD = json.loads((ROOT / "benchmarks" / "records" / "cpu.json").read_text())
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, image_folder, labelled_folder):
+    """A folder with the files that the examples mention."""
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("cat.jpg")
+    shutil.copytree(image_folder, "my-images")
+    shutil.copytree(labelled_folder, "cifar10")
+    return tmp_path
+
+
+def test_the_commands_run_as_given(workplace, run_cli):
+    assert len(COMMANDS) >= 6
+    for command in COMMANDS:
+        result = run_cli(*shlex.split(command))
+        assert result.status == 0, f"{command}: {result.err}"
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_the_python_runs_as_given(workplace, code):
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_the_figures_are_the_records():
+    for result in RECORD["results"]:
+        for latency in result["latency"]:
+            assert f"{latency['p50_ms']:.2f}" in README
+        assert f"{result['accuracy']['top1']:.2%}" in README
+        assert f"{result['accuracy']['agreement_with_original']:.2%}" in README
+    assert RECORD["environment"]["cpu"] in README
