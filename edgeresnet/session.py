@@ -23,8 +23,8 @@ PROVIDERS: Final[Mapping[str, str]] = {"cpu": "CPUExecutionProvider", "cuda": "C
 
 # More images at a time leave the cache: at 32 a CIFAR ResNet-18's activations are 8 MB a layer.
 MICRO_BATCH: Final = 32
-# ONNX Runtime's "error": its warnings about graph details mean nothing to a user, and failures arrive as exceptions.
-_LOG_ERRORS: Final = 3
+# ONNX Runtime's "fatal": what it warns of means nothing to a user, and its errors arrive as exceptions.
+_LOG_FATAL: Final = 4
 _LIBRARY_ERROR: Final = re.compile(r"Failed to load library .* with error: (.+)")
 
 
@@ -131,7 +131,7 @@ def _open(content: bytes, provider: str, threads: int, device_id: int) -> Any:
         raise ProviderError(f"unknown provider {provider!r}; choose from {', '.join(PROVIDERS)}")
     ort = load_onnxruntime()
     options = ort.SessionOptions()
-    options.log_severity_level = _LOG_ERRORS
+    options.log_severity_level = _LOG_FATAL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     if provider == "cuda":
