@@ -15,6 +15,7 @@ Examples:
   edgeresnet train --data cifar10 --download --output runs/first
   edgeresnet train --data my-images --epochs 60 --output runs/mine
   edgeresnet train --data my-images --resume --output runs/mine
+  edgeresnet train --data my-images --init bundled --lr 0.02 --epochs 10 --output runs/tuned
 """
 
 
@@ -34,6 +35,11 @@ Examples:
     type=EXISTING_FILE,
     help="JSON file of settings, such as the config.json of another run; options given here win.",
 )
+@click.option(
+    "--init",
+    metavar="FILE|bundled",
+    help="Weights to begin with; their head is kept if it is for the same classes. [default: fresh weights]",
+)
 @click.option("--epochs", type=int, help="Passes over the images. [default: 30]")
 @click.option("--batch-size", type=int, help="Images per step. [default: 128]")
 @click.option("--lr", type=float, help="Peak learning rate. [default: 0.1]")
@@ -41,8 +47,17 @@ Examples:
 @click.option("--seed", type=int, help="Decides everything that is random. [default: 0]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--amp/--no-amp", default=None, help="bfloat16 autocast. [default: where the device computes in bfloat16]")
-def command(data: Path | None, download: bool, output: Path, resume: bool, recipe: Path | None, device: str, **settings: Any) -> None:
-    """Train the CIFAR ResNet-18 from scratch.
+def command(
+    data: Path | None,
+    download: bool,
+    output: Path,
+    resume: bool,
+    recipe: Path | None,
+    init: str | None,
+    device: str,
+    **settings: Any,
+) -> None:
+    """Train the CIFAR ResNet-18, from scratch or from trained weights.
 
     Writes weights.safetensors, log.csv, curves.png, config.json and, after every epoch, the state to resume from. Ctrl-C saves
     before it leaves.
@@ -50,15 +65,17 @@ def command(data: Path | None, download: bool, output: Path, resume: bool, recip
     given = {name: value for name, value in settings.items() if value is not None}
     if data is None:
         raise click.UsageError("--data is missing: where are the images?")
-    if resume and (given or recipe):
-        raise click.UsageError("--resume takes the settings from the run itself: leave --recipe and the other settings out")
+    if resume and (given or recipe or init):
+        raise click.UsageError("--resume takes the settings from the run itself: leave --recipe, --init and the other settings out")
     try:
         from edgeresnet.training.config import TrainingConfig
         from edgeresnet.training.device import choose_device, computes_in_bfloat16
         from edgeresnet.training.run import run_training
+        from edgeresnet.training.weights import bundled_weights
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "train") from error
     chosen = choose_device(device)
+    beginning = bundled_weights() if init == "bundled" else Path(init) if init else None
     config = None
     if not resume:
         defaults = TrainingConfig.from_json(recipe.read_text("utf-8")) if recipe else TrainingConfig(amp=computes_in_bfloat16(chosen))
@@ -71,7 +88,7 @@ def command(data: Path | None, download: bool, output: Path, resume: bool, recip
 
         download_cifar10(data)
     with progress_bars() as track:
-        result = run_training(config, data, output, device=chosen, report=note, track=track)
+        result = run_training(config, data, output, device=chosen, init=beginning, report=note, track=track)
     if not result.finished:
         note(f"stopped after {result.epochs_done} epochs and saved; go on with: edgeresnet train --data {data} --output {output} --resume")
         raise click.Abort

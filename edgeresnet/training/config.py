@@ -35,6 +35,7 @@ class TrainingConfig:
         validation_fraction: Part of every class that is held out of training and measured after each epoch.
         seed: Decides the initial weights, the held-out images, the order and the augmentation.
         amp: bfloat16 autocast.
+        init_sha256: Checksum of the weights file that the run begins with; empty for fresh weights.
     """
 
     epochs: int = 30
@@ -52,6 +53,7 @@ class TrainingConfig:
     validation_fraction: float = 0.05
     seed: int = 0
     amp: bool = False
+    init_sha256: str = ""
 
     def __post_init__(self) -> None:
         def require(holds: bool, what: str) -> None:

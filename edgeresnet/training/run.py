@@ -24,7 +24,7 @@ from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.loop import train
 from edgeresnet.training.model import ARCHITECTURE
 from edgeresnet.training.state import EpochRecord, TrainingState
-from edgeresnet.training.weights import load_weights, save_weights
+from edgeresnet.training.weights import TrainedNetwork, load_weights, save_weights
 
 STATE_FILE = "state.pt"
 WEIGHTS_FILE = "weights.safetensors"
@@ -56,6 +56,7 @@ def run_training(
     output: Path,
     *,
     device: torch.device,
+    init: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
     track: Track = silent,
 ) -> TrainingResult:
@@ -70,24 +71,31 @@ def run_training(
         data: Any layout that ``edgeresnet.datasets`` reads.
         output: Folder of the run.
         device: Where to train.
+        init: Weights that a new run begins with; their head is kept if it is for the same classes. Fresh weights if None.
         report: Receives a line of text for each noteworthy event.
         track: Progress reporter.
 
     Raises:
         DataError: If the data cannot be used.
-        CheckpointError: If there is a run in the folder already (new runs), or none (resuming), or it is of other classes.
+        CheckpointError: If there is a run in the folder already (new runs), or none (resuming), or it is of other classes, or
+            ``init`` is not a weights file, or not the one that the settings name.
     """
     state_path = output / STATE_FILE
     state: TrainingState | None = None
+    trained = load_weights(init) if init else None
     if config is None:
         state, config = TrainingState.load(state_path, device)
     elif state_path.exists():
         raise CheckpointError(f"{output}: holds a run already; resume it (--resume) or choose another folder")
+    else:
+        config = _name_beginning(config, trained)
     images = read_split(data, "train", size=config.image_size, track=track)
     _check_training_data(images, data)
     training, validation = hold_out(images, config.validation_fraction, config.seed)
     if state is None:
         state = TrainingState.new(config, images.classes, device)
+        if trained:
+            state.begin_from(trained)
     elif state.classes != images.classes:
         raise CheckpointError(f"{state_path}: was trained on other classes ({', '.join(state.classes)})")
     report(f"{len(training):,} images to train on, {len(validation):,} held out, {len(images.classes)} classes")
@@ -181,6 +189,14 @@ def _deliver(
     accuracy = Accuracy(top1=top1(logits, test.labels), count=len(test), data=test.name)
     save_weights(weights, averaged, replace(spec, accuracy=accuracy))
     return TrainingResult(finished=True, epochs_done=config.epochs, weights=weights, accuracy=accuracy)
+
+
+def _name_beginning(config: TrainingConfig, trained: TrainedNetwork | None) -> TrainingConfig:
+    """Settings that name the weights a run begins with. Those of a recipe must be the ones given."""
+    sha256 = trained.spec.checkpoint_sha256 if trained else ""
+    if config.init_sha256 not in ("", sha256):
+        raise CheckpointError(f"the recipe begins from the weights with SHA-256 {config.init_sha256}: give that file (--init)")
+    return replace(config, init_sha256=sha256)
 
 
 def _check_training_data(images: LabelledImages, data: Path) -> None:

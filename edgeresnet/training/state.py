@@ -15,6 +15,7 @@ from edgeresnet.errors import CheckpointError
 from edgeresnet.files import replacing
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.model import build_resnet18
+from edgeresnet.training.weights import TrainedNetwork
 
 FORMAT: Final = "edgeresnet.training-state/1"
 
@@ -81,6 +82,14 @@ class TrainingState:
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # overload lacks the keyword
         average = copy.deepcopy(network).eval().requires_grad_(False)
         return cls(classes=classes, network=network, average=average, optimizer=_build_optimizer(network, config))
+
+    def begin_from(self, trained: TrainedNetwork) -> None:
+        """Take over trained weights; the head too if it is for the same classes in the same order, else it stays fresh."""
+        given = trained.model.network.state_dict()
+        if trained.spec.labels != self.classes:
+            given = {name: value for name, value in given.items() if not name.startswith("fc.")}
+        for network in (self.network, self.average):
+            network.load_state_dict(given, strict=False)
 
     @torch.no_grad()
     def update_average(self, decay: float) -> None:

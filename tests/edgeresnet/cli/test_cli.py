@@ -145,6 +145,8 @@ WRONG_CALLS = [
     (2, ("train",), "--data is missing"),
     (2, ("train", "--data", ".", "--lr", "-1"), "lr must be positive"),
     (2, ("train", "--data", ".", "--resume", "--epochs", "3"), "--resume"),
+    (2, ("train", "--data", ".", "--resume", "--init", "bundled"), "--resume"),
+    (1, ("train", "--data", ".", "--init", "missing.safetensors"), "no such weights file"),
     (1, ("train", "--data", "."), "no images found for the train split"),
     (1, ("train", "--data", ".", "--resume"), "no training state"),
     (1, ("train", "--data", ".", "--device", "cuda:7"), "CUDA devices"),

@@ -112,6 +112,34 @@ def test_a_run_is_not_overwritten_and_not_mixed_up(whole, image_folder, tmp_path
             run_training(None, image_folder, tmp_path, device=CPU)
 
 
+def test_a_run_begins_with_given_weights_and_keeps_a_head_that_fits(whole, image_folder, tmp_path):
+    trained = load_weights(whole[0] / "weights.safetensors")
+    barely = dataclasses.replace(CONFIG, epochs=1, small_sizes=(), lr=1e-9)
+    result = run_training(barely, image_folder, tmp_path / "same", device=CPU, init=whole[0] / "weights.safetensors")
+    tuned = load_weights(result.weights).model.network.state_dict()
+    for name, value in trained.model.network.state_dict().items():
+        if "running" not in name and value.is_floating_point():
+            torch.testing.assert_close(tuned[name], value, rtol=0, atol=1e-3)
+    settings = TrainingConfig.from_json((tmp_path / "same" / "config.json").read_text())
+    assert settings.init_sha256 == trained.spec.checkpoint_sha256
+
+    shutil.copytree(image_folder, tmp_path / "data")
+    for split in ("train", "test"):
+        shutil.copytree(tmp_path / "data" / split / "red", tmp_path / "data" / split / "rose")
+    result = run_training(barely, tmp_path / "data", tmp_path / "other", device=CPU, init=whole[0] / "weights.safetensors")
+    other = load_weights(result.weights).model.network
+    assert other.fc.weight.shape == (3, 512)
+    torch.testing.assert_close(other.layer4[1].conv2.weight, trained.model.network.layer4[1].conv2.weight, rtol=0, atol=1e-3)
+
+
+def test_a_recipe_that_names_its_beginning_wants_that_file(whole, weights, image_folder, tmp_path):
+    recipe = dataclasses.replace(CONFIG, init_sha256=load_weights(weights).spec.checkpoint_sha256)
+    for given in (None, whole[0] / "weights.safetensors"):
+        with pytest.raises(CheckpointError, match="the recipe begins from the weights with SHA-256"):
+            run_training(recipe, image_folder, tmp_path, device=CPU, init=given)
+    assert not list(tmp_path.iterdir())
+
+
 def test_data_that_cannot_be_learned_from_is_refused(image_folder, tmp_path):
     shutil.copytree(image_folder / "train" / "red", tmp_path / "train" / "red")
     with pytest.raises(DataError, match="nothing to tell apart"):
