@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from edgeresnet.cli import main
-from edgeresnet.spec import CIFAR10_LABELS, CIFAR10_MEAN, CIFAR10_STD, ModelSpec
+from edgeresnet.spec import CIFAR10_LABELS, CIFAR10_MEAN, CIFAR10_STD, PRECISIONS, ModelSpec
 from edgeresnet.training.model import ARCHITECTURE, build_resnet18
 from edgeresnet.training.weights import save_weights
 from exporters.export import ExportedModel, export_models
@@ -49,7 +49,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exports(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportedModel]:
     """The exports of ``weights``, by precision."""
     folder = tmp_path_factory.mktemp("models")
-    return {exported.spec.precision: exported for exported in export_models(weights, ("fp32", "int8"), folder)}
+    return {exported.spec.precision: exported for exported in export_models(weights, PRECISIONS, folder)}
 
 
 def make_image(generator: np.random.Generator, colour: int, size: int) -> Image.Image:

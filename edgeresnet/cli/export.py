@@ -8,7 +8,7 @@ import click
 from edgeresnet.cli.options import EXISTING_FILE, data_option, limit_option
 from edgeresnet.cli.terminal import note, progress_bars, show
 from edgeresnet.errors import MissingExtraError
-from edgeresnet.spec import PRECISIONS
+from edgeresnet.spec import DEFAULT_PRECISIONS, PRECISIONS
 
 if TYPE_CHECKING:
     from exporters.export import ExportedModel
@@ -27,7 +27,7 @@ Examples:
     "precisions",
     type=click.Choice(PRECISIONS),
     multiple=True,
-    default=PRECISIONS,
+    default=DEFAULT_PRECISIONS,
     show_default=True,
     help="Form of the result; repeatable.",
 )

@@ -12,12 +12,14 @@ from edgeresnet.session import Session
 from edgeresnet.training.weights import load_weights
 from exporters import export
 from exporters.export import export_models
-from exporters.int8 import quantize_int8
+from exporters.int8.quantize import QuantizedModel
+from exporters.int8.saturation import quantize_without_saturation
+from exporters.stock import quantize_stock_int8
 
 PIXELS = synthetic_images(32, 48, seed=7)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int8-stock"])
 def test_the_file_keeps_the_contract(exports, weights, precision):
     path = exports[precision].path
     assert path.name == f"resnet18-{precision}.onnx"
@@ -44,10 +46,17 @@ def test_fp32_is_a_plain_resnet_with_its_norms_folded(exports):
 def test_int8_stores_every_layer_in_eight_bits(exports):
     model = onnx.load(exports["int8"].path)
     operators = [node.op_type for node in model.graph.node]
-    assert (operators.count("ConvInteger"), operators.count("MatMulInteger")) == (20, 1)
-    weights = [t for t in model.graph.initializer if np.prod(t.dims) >= 1000]
-    assert {t.data_type for t in weights} == {onnx.TensorProto.UINT8}
+    assert (operators.count("MatMulInteger"), operators.count("Conv"), operators.count("Transpose")) == (20, 1, 2)
+    weights = [t for t in model.graph.initializer if len(t.dims) == 2 and np.prod(t.dims) >= 5000]
+    assert len(weights) == 20
+    assert {t.data_type for t in weights} == {onnx.TensorProto.INT8}
     assert exports["int8"].size_bytes < 11.5e6
+
+
+def test_the_stock_form_is_onnx_runtimes_own(exports):
+    operators = [node.op_type for node in onnx.load(exports["int8-stock"].path).graph.node]
+    assert (operators.count("ConvInteger"), operators.count("MatMulInteger")) == (20, 1)
+    assert exports["int8"].parity.sqnr_db > exports["int8-stock"].parity.sqnr_db
 
 
 def test_the_exports_answer_like_the_original(exports, weights):
@@ -82,14 +91,14 @@ def test_nothing_is_written_unless_everything_holds(weights, labelled_folder, tm
         export_models(weights, ("fp32",), tmp_path, test=replace(test, classes=("a", "b")))
     assert_untouched()
 
-    def quantize_badly(model):
-        quantized = quantize_int8(model)
+    def quantize_badly(model, probe):
+        quantized = quantize_without_saturation(model, probe).model
         for tensor in quantized.graph.initializer:
-            if tensor.name.endswith("_scale"):
+            if tensor.name.endswith("_scales"):
                 tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(1.1), tensor.name))
-        return quantized
+        return QuantizedModel(quantized, ())
 
-    monkeypatch.setattr(export, "quantize_int8", quantize_badly)
+    monkeypatch.setattr(export, "quantize_without_saturation", quantize_badly)
     with pytest.raises(ExportError, match=r"int8: the logits are .* dB.*nothing was written"):
         export_models(weights, ("fp32", "int8"), tmp_path)
     assert_untouched()
@@ -99,15 +108,15 @@ def test_a_drop_in_accuracy_is_a_gate(weights, labelled_folder, tmp_path, monkey
     test = read_split(labelled_folder, "test")
     right = replace(test, labels=load_weights(weights).logits(test.images).argmax(1))
 
-    def quantize_to_nothing(model):
-        quantized = quantize_int8(model)
+    def quantize_to_nothing(model, probe):
+        quantized = quantize_without_saturation(model, probe).model
         for tensor in quantized.graph.initializer:
-            if tensor.name.startswith("network.fc.weight") and tensor.name.endswith("_scale"):
+            if tensor.name == "network.fc.weight_scales":
                 tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros(tensor.dims, np.float32), tensor.name))
-        return quantized
+        return QuantizedModel(quantized, ())
 
     export_models(weights, ("fp32",), tmp_path / "kept", test=right, max_drop=0.0)
-    monkeypatch.setattr(export, "quantize_int8", quantize_to_nothing)
+    monkeypatch.setattr(export, "quantize_without_saturation", quantize_to_nothing)
     monkeypatch.setattr(export, "MIN_INT8_SQNR_DB", -100.0)
     with pytest.raises(ExportError, match=r"int8: top-1 falls from 100.00% to .*, by more than 0.5 points; nothing was written"):
         export_models(weights, ("int8",), tmp_path / "lost", test=right, max_drop=0.5)
@@ -121,4 +130,4 @@ def test_a_model_without_layers_to_quantize_is_refused():
         onnx.helper.make_graph([node], "g", [x], [y]), opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10
     )
     with pytest.raises(ExportError, match="no convolution or linear layer"):
-        quantize_int8(model)
+        quantize_stock_int8(model)

@@ -1,0 +1,1 @@
+"""The dynamic INT8 form of a network, as products of rows and matrices."""

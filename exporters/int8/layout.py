@@ -1,0 +1,162 @@
+"""Two forms of one image tensor: NCHW, as ONNX's operators want it, and rows, as matrix products want it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgeresnet.errors import ExportError
+
+Attribute = int | float | Sequence[int]
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """Channels, height and width of an image tensor whose batch is left open."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def pixels(self) -> int:
+        """Rows of the tensor's other form."""
+        return self.height * self.width
+
+    @classmethod
+    def of(cls, value: ir.Value) -> "ImageShape | None":
+        """Shape of a value, or None if it is not an image tensor of known size."""
+        if value.shape is None or len(value.shape) != 4 or not all(isinstance(size, int) for size in value.shape[1:]):
+            return None
+        return cls(*(int(size) for size in value.shape[1:] if isinstance(size, int)))
+
+
+class Layout:
+    """Emits nodes into a graph and knows which values exist in which form.
+
+    A value of the original graph, NCHW float32 (N, C, H, W), may get a second form, rows (N, H*W, C). Once it has, its original
+    node is superseded, and whoever still wants NCHW gets it from the rows. Each conversion is made once.
+
+    Postcondition of every method: the graph computes what it did before, up to the rounding that the caller introduces.
+    """
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._rows: dict[ir.Value, ir.Value] = {}
+        self._nchw: dict[ir.Value, ir.Value] = {}
+        self._quantized: dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]] = {}
+        self._padded: dict[ir.Value, ir.Value] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._here: ir.Node | None = None
+        self._names: set[str] = {value.name for node in graph for value in node.outputs if value.name} | set(graph.initializers)
+
+    def work_before(self, node: ir.Node | None) -> None:
+        """Place what is emitted from now on before a node of the graph, or at its end."""
+        self._here = node
+
+    def has_rows(self, value: ir.Value) -> bool:
+        """Whether a value exists as rows."""
+        return value in self._rows
+
+    def rows(self, value: ir.Value) -> ir.Value:
+        """The rows form of an image tensor."""
+        if value not in self._rows:
+            shape = self.shape(value)
+            turned = self.emit("Transpose", [value], {"perm": [0, 2, 3, 1]}, name=f"{value.name}/turned")
+            self._rows[value] = self.emit("Reshape", [turned, self.constant([0, shape.pixels, shape.channels])], name=f"{value.name}/rows")
+            self._nchw[value] = value
+        return self._rows[value]
+
+    def nchw(self, value: ir.Value) -> ir.Value:
+        """The NCHW form of a value; values that were never turned into rows are their own."""
+        if value not in self._rows:
+            return value
+        if value not in self._nchw:
+            shape, rows = self.shape(value), self._rows[value]
+            if shape.pixels > 1:
+                rows = self.emit("Transpose", [rows], {"perm": [0, 2, 1]}, name=f"{value.name}/turned_back")
+            self._nchw[value] = self.emit(
+                "Reshape", [rows, self.constant([0, shape.channels, shape.height, shape.width])], name=f"{value.name}/nchw"
+            )
+        return self._nchw[value]
+
+    def supersede(self, value: ir.Value, rows: ir.Value) -> None:
+        """Give a value of the original graph a rows form that was computed otherwise."""
+        self._rows[value] = rows
+
+    def replace(self, value: ir.Value, other: ir.Value) -> None:
+        """Let everybody who reads a value of the original graph read another one; a graph output keeps its name."""
+        if value.is_graph_output():
+            value.name, other.name = self._unique(f"{value.name}/original"), value.name
+            other.shape, other.type = value.shape, value.type
+        value.replace_all_uses_with(other, replace_graph_outputs=True)
+
+    def shape(self, value: ir.Value) -> ImageShape:
+        """Shape of an image tensor; the value must be one."""
+        shape = ImageShape.of(value)
+        if shape is None:
+            raise ExportError(f"{value.name}: its height and width are not fixed")
+        return shape
+
+    def quantized(self, rows: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """uint8 form of float rows, with its scale and zero point; shared by all that read the same rows."""
+        if rows not in self._quantized:
+            values, scale, zero_point = self.emit_all("DynamicQuantizeLinear", [rows], 3, name=f"{rows.name}/quantized")
+            self._quantized[rows] = values, scale, zero_point
+        return self._quantized[rows]
+
+    def with_padding_row(self, rows: ir.Value, zero_point: ir.Value) -> ir.Value:
+        """Quantized rows with one more that means zero, for windows that reach beyond the image."""
+        if rows not in self._padded:
+            pads, axis = self.constant([0, 1]), self.constant([1])
+            self._padded[rows] = self.emit("Pad", [rows, pads, zero_point, axis], name=f"{rows.name}/padded")
+        return self._padded[rows]
+
+    def constant(self, value: Sequence[int] | NDArray[Any], name: str = "constant") -> ir.Value:
+        """An initializer; lists become int64. Equal ones are shared."""
+        array = np.asarray(value, np.int64) if isinstance(value, list) else np.ascontiguousarray(value)
+        key = (str(array.dtype), array.shape, array.tobytes())
+        if key not in self._constants:
+            unique = self._unique(name)
+            constant = ir.Value(name=unique, const_value=ir.tensor(array, name=unique))
+            constant.shape, constant.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
+            self._graph.register_initializer(constant)
+            self._constants[key] = constant
+        return self._constants[key]
+
+    def emit(
+        self, operator: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Attribute] | None = None, *, name: str
+    ) -> ir.Value:
+        """Add a node with one output, called ``name`` if that is free."""
+        (value,) = self.emit_all(operator, inputs, 1, attributes, name=name)
+        return value
+
+    def emit_all(
+        self,
+        operator: str,
+        inputs: Sequence[ir.Value | None],
+        outputs: int,
+        attributes: Mapping[str, Attribute] | None = None,
+        *,
+        name: str,
+    ) -> tuple[ir.Value, ...]:
+        """Add a node with several outputs and return them."""
+        node = ir.node(operator, inputs, attributes, num_outputs=outputs, name=self._unique(name))
+        for i, value in enumerate(node.outputs):
+            value.name = node.name if i == 0 else self._unique(f"{name}_{i}")
+        if self._here is None:
+            self._graph.append(node)
+        else:
+            self._graph.insert_before(self._here, node)
+        return tuple(node.outputs)
+
+    def _unique(self, name: str) -> str:
+        unique, number = name, 1
+        while unique in self._names:
+            number += 1
+            unique = f"{name}_{number}"
+        self._names.add(unique)
+        return unique

@@ -1,0 +1,199 @@
+"""How each operator works on rows. What is not here stays as it is, on NCHW."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgeresnet.errors import ExportError
+from exporters.int8.layout import ImageShape, Layout
+from exporters.int8.windows import Windows
+
+Emitter = Callable[[Layout, ir.Node], bool]
+
+# One value in, one value out, position by position: the layout does not matter to them.
+ELEMENTWISE: Final = frozenset(
+    {"Relu", "Clip", "LeakyRelu", "Elu", "Gelu", "HardSigmoid", "HardSwish", "Mish", "Sigmoid", "Softplus", "Tanh", "Identity"}
+)
+ARITHMETIC: Final = frozenset({"Add", "Sub", "Mul", "Div"})
+
+
+def keep_rows(layout: Layout, node: ir.Node) -> bool:
+    """Let a node work on rows if its input is there and it can; say whether it does."""
+    emitter = _EMITTERS.get(node.op_type) if not node.domain else None
+    return emitter is not None and emitter(layout, node)
+
+
+def windows_of(node: ir.Node) -> Windows | None:
+    """Geometry of a convolution or pooling node, or None if it is not two-dimensional, of unknown size or named by ``auto_pad``."""
+    shape = ImageShape.of(first_input(node))
+    kernel: Sequence[int] | None = node.attributes.get_ints("kernel_shape", None)
+    if kernel is None and node.op_type == "Conv" and (weights := constant_array(node.inputs[1])) is not None:
+        kernel = weights.shape[2:]
+    if shape is None or kernel is None or len(kernel) != 2 or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        return None
+    above, left, below, right = node.attributes.get_ints("pads", [0, 0, 0, 0])
+    if node.attributes.get_int("ceil_mode", 0):
+        # The last window may begin inside the image and end beyond it: as if there were more padding below and right.
+        output = ImageShape.of(node.outputs[0])
+        if output is None:
+            return None
+        down, across = node.attributes.get_ints("strides", [1, 1])
+        below = max(below, (output.height - 1) * down + kernel[0] - shape.height - above)
+        right = max(right, (output.width - 1) * across + kernel[1] - shape.width - left)
+    return Windows(
+        height=shape.height,
+        width=shape.width,
+        kernel=_pair(kernel),
+        strides=_pair(node.attributes.get_ints("strides", [1, 1])),
+        pads=(above, left, below, right),
+        dilations=_pair(node.attributes.get_ints("dilations", [1, 1])),
+    )
+
+
+def constant_array(value: ir.Value | None) -> NDArray[np.float32] | None:
+    """Content of a constant float32 value, or None."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return tensor.numpy() if tensor is not None and tensor.dtype == ir.DataType.FLOAT else None
+
+
+def first_input(node: ir.Node) -> ir.Value:
+    """What a node works on."""
+    value = node.inputs[0]
+    if value is None:
+        raise ExportError(f"{node.op_type} {node.name} has no input")
+    return value
+
+
+def name_of(node: ir.Node) -> str:
+    """Name of a node's result, from which the names of what replaces it are made."""
+    return node.outputs[0].name or node.op_type
+
+
+def _elementwise(layout: Layout, node: ir.Node) -> bool:
+    if not layout.has_rows(first_input(node)):
+        return False
+    inputs = [layout.rows(first_input(node)), *node.inputs[1:]]
+    _supersede(layout, node, node.op_type, inputs, node.attributes)
+    return True
+
+
+def _arithmetic(layout: Layout, node: ir.Node) -> bool:
+    if not any(layout.has_rows(value) for value in node.inputs if value is not None):
+        return False
+    inputs = [_as_operand(layout, value, ImageShape.of(node.outputs[0])) for value in node.inputs if value is not None]
+    if any(value is None for value in inputs):
+        return False
+    _supersede(layout, node, node.op_type, inputs)
+    return True
+
+
+def _as_operand(layout: Layout, value: ir.Value, result: ImageShape | None) -> ir.Value | None:
+    """A value as it broadcasts in rows: images become rows, constants per channel vectors, scalars stay."""
+    constant = constant_array(value)
+    if constant is not None:
+        if constant.size == 1:
+            return layout.constant(constant.reshape(()))
+        per_channel = result is not None and constant.ndim >= 3 and constant.size == constant.shape[-3] == result.channels
+        return layout.constant(constant.reshape(-1)) if per_channel else None
+    shape = ImageShape.of(value)
+    if shape is None or result is None or (shape != result and shape != ImageShape(result.channels, 1, 1)):
+        return None
+    return layout.rows(value)
+
+
+def _concatenate(layout: Layout, node: ir.Node) -> bool:
+    inputs = [value for value in node.inputs if value is not None]
+    on_channels = node.attributes.get_int("axis", 0) in (1, -3)
+    if not on_channels or not any(map(layout.has_rows, inputs)) or any(ImageShape.of(value) is None for value in inputs):
+        return False
+    _supersede(layout, node, "Concat", [layout.rows(value) for value in inputs], {"axis": 2})
+    return True
+
+
+def _normalize(layout: Layout, node: ir.Node) -> bool:
+    parameters = [constant_array(value) for value in node.inputs[1:5]]
+    if not layout.has_rows(first_input(node)) or any(parameter is None for parameter in parameters):
+        return False
+    gain, offset, mean, variance = (parameter for parameter in parameters if parameter is not None)
+    factor = gain / np.sqrt(variance + np.float32(node.attributes.get_float("epsilon", 1e-5)))
+    scaled = layout.emit("Mul", [layout.rows(first_input(node)), layout.constant(factor)], name=f"{name_of(node)}/scaled")
+    _supersede(layout, node, "Add", [scaled, layout.constant(offset - mean * factor)])
+    return True
+
+
+def _max_pool(layout: Layout, node: ir.Node) -> bool:
+    windows = windows_of(node) if layout.has_rows(first_input(node)) and len(node.outputs) == 1 else None
+    if windows is None:
+        return False
+    columns = _gather_pools(layout, node, windows)
+    _supersede(layout, node, "ReduceMax", [columns, layout.constant([2])], {"keepdims": 0})
+    return True
+
+
+def _average_pool(layout: Layout, node: ir.Node) -> bool:
+    windows = windows_of(node) if layout.has_rows(first_input(node)) else None
+    # At the border of a padded image the divisor differs from window to window.
+    if windows is None or windows.reads_padding:
+        return False
+    if windows.kernel == (windows.height, windows.width):
+        return _global_average(layout, node)
+    columns = _gather_pools(layout, node, windows)
+    _supersede(layout, node, "ReduceMean", [columns, layout.constant([2])], {"keepdims": 0})
+    return True
+
+
+def _gather_pools(layout: Layout, node: ir.Node, windows: Windows) -> ir.Value:
+    """Rows (N, windows, size, channels)."""
+    table = layout.constant(windows.rows_inside(), "windows")
+    return layout.emit("Gather", [layout.rows(first_input(node)), table], {"axis": 1}, name=f"{name_of(node)}/windows")
+
+
+def _global_average(layout: Layout, node: ir.Node) -> bool:
+    if not layout.has_rows(first_input(node)):
+        return False
+    _supersede(layout, node, "ReduceMean", [layout.rows(first_input(node)), layout.constant([1])], {"keepdims": 1})
+    return True
+
+
+def _reduce_mean(layout: Layout, node: ir.Node) -> bool:
+    axes = ir.convenience.get_const_tensor(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else None
+    over_the_image = axes is not None and sorted(int(axis) % 4 for axis in axes.numpy()) == [2, 3]
+    return bool(over_the_image and node.attributes.get_int("keepdims", 1)) and _global_average(layout, node)
+
+
+def _flatten(layout: Layout, node: ir.Node) -> bool:
+    """A single pixel as (N, channels): the same numbers in the same order in both forms."""
+    value, result = first_input(node), node.outputs[0].shape
+    if not layout.has_rows(value) or layout.shape(value).pixels > 1 or result is None or len(result) != 2:
+        return False
+    flat = layout.emit("Reshape", [layout.rows(value), layout.constant([0, layout.shape(value).channels])], name=name_of(node))
+    layout.replace(node.outputs[0], flat)
+    return True
+
+
+def _supersede(
+    layout: Layout, node: ir.Node, operator: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any] | None = None
+) -> None:
+    layout.supersede(node.outputs[0], layout.emit(operator, inputs, attributes, name=f"{name_of(node)}/rows"))
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    first, second = values
+    return first, second
+
+
+_EMITTERS: Final[Mapping[str, Emitter]] = {
+    **dict.fromkeys(ELEMENTWISE, _elementwise),
+    **dict.fromkeys(ARITHMETIC, _arithmetic),
+    "Concat": _concatenate,
+    "BatchNormalization": _normalize,
+    "MaxPool": _max_pool,
+    "AveragePool": _average_pool,
+    "GlobalAveragePool": _global_average,
+    "ReduceMean": _reduce_mean,
+    "Flatten": _flatten,
+    "Reshape": _flatten,
+}

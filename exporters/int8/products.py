@@ -1,0 +1,109 @@
+"""Layers with weights, as products of quantized rows and an int8 matrix."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from exporters.int8.layout import Layout
+from exporters.int8.operators import constant_array, first_input, name_of, windows_of
+from exporters.int8.weights import quantize_columns
+from exporters.int8.windows import Windows
+
+# Rows of fewer values cost more to string together than their products save.
+MIN_CHANNELS: Final = 16
+# Of the name of the integer product of a layer.
+PRODUCT_SUFFIX: Final = "/product"
+
+
+@dataclass(frozen=True)
+class Product:
+    """A layer as a matrix product.
+
+    Attributes:
+        matrix: float32 (inputs, outputs). Inputs of a convolution are ordered by position in the window, then channel.
+        windows: What a convolution reads for each row of its result; None for a linear layer.
+    """
+
+    matrix: NDArray[np.float32]
+    windows: Windows | None = None
+
+
+def plan_product(node: ir.Node) -> Product | str:
+    """A Conv, Gemm or MatMul as a product, or the reason why it stays as it is."""
+    return _plan_convolution(node) if node.op_type == "Conv" else _plan_linear(node)
+
+
+def emit_product(layout: Layout, node: ir.Node, product: Product, *, saturation_safe: bool) -> None:
+    """Replace a layer by its planned product.
+
+    Postcondition: the node's result exists as rows (convolutions), or whoever read it reads the product (linear layers).
+    """
+    if product.windows is None:
+        quantized = layout.quantized(layout.nchw(first_input(node)))
+        layout.replace(node.outputs[0], _multiply(layout, node, quantized, product.matrix, saturation_safe))
+    else:
+        quantized = layout.quantized(layout.rows(first_input(node)))
+        columns = _string_together(layout, node, quantized, product.windows, len(product.matrix))
+        result = _multiply(layout, node, (columns, *quantized[1:]), product.matrix, saturation_safe)
+        layout.supersede(node.outputs[0], result)
+
+
+def _plan_convolution(node: ir.Node) -> Product | str:
+    weights, windows = constant_array(node.inputs[1]), windows_of(node)
+    if weights is None or weights.ndim != 4:
+        return "no constant 2-D weights"
+    if windows is None:
+        return "image size not fixed, or auto_pad"
+    if node.attributes.get_int("group", 1) != 1:
+        return "grouped: not one product"
+    if weights.shape[1] < MIN_CHANNELS:
+        return f"{weights.shape[1]} input channels: rows too short"
+    # (outputs, inputs, down, across) to (down, across, inputs, outputs).
+    return Product(weights.transpose(2, 3, 1, 0).reshape(-1, len(weights)), windows)
+
+
+def _plan_linear(node: ir.Node) -> Product | str:
+    weights = constant_array(node.inputs[1])
+    if weights is None or weights.ndim != 2:
+        return "no constant matrix"
+    if node.op_type == "MatMul":
+        return Product(weights)
+    if any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta")) or node.attributes.get_int("transA", 0) != 0:
+        return "more than a product: alpha, beta or transA"
+    return Product(weights.T if node.attributes.get_int("transB", 0) else weights)
+
+
+def _string_together(
+    layout: Layout, node: ir.Node, quantized: tuple[ir.Value, ir.Value, ir.Value], windows: Windows, depth: int
+) -> ir.Value:
+    """The rows of each window side by side (im2col): uint8 (N, windows, size * channels)."""
+    values, _, zero_point = quantized
+    if windows.is_identity:
+        return values
+    if windows.reads_padding:
+        values = layout.with_padding_row(values, zero_point)
+    table = windows.rows()
+    columns = layout.emit("Gather", [values, layout.constant(table.reshape(-1), "windows")], {"axis": 1}, name=f"{name_of(node)}/rows")
+    if windows.size == 1:
+        return columns
+    return layout.emit("Reshape", [columns, layout.constant([0, len(table), depth])], name=f"{name_of(node)}/windows")
+
+
+def _multiply(
+    layout: Layout, node: ir.Node, quantized: tuple[ir.Value, ir.Value, ir.Value], matrix: NDArray[np.float32], saturation_safe: bool
+) -> ir.Value:
+    """Integer product, scaled back to float, with bias. ONNX Runtime runs these five nodes as one."""
+    name, weights = name_of(node), quantize_columns(matrix, saturation_safe=saturation_safe)
+    stored_as = (node.inputs[1].name if node.inputs[1] is not None else None) or name
+    values, scale, zero_point = quantized
+    integers = layout.emit(
+        "MatMulInteger", [values, layout.constant(weights.values, f"{stored_as}_int8"), zero_point], name=f"{name}{PRODUCT_SUFFIX}"
+    )
+    scales = layout.emit("Mul", [scale, layout.constant(weights.scales, f"{stored_as}_scales")], name=f"{name}/scales")
+    floats = layout.emit("Cast", [integers], {"to": ir.DataType.FLOAT}, name=f"{name}/float")
+    scaled = layout.emit("Mul", [floats, scales], name=f"{name}/scaled")
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    return scaled if bias is None else layout.emit("Add", [scaled, bias], name=f"{name}/biased")

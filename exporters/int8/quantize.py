@@ -1,0 +1,130 @@
+"""The dynamic INT8 form: convolutions as products of quantized rows and int8 matrices."""
+
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Final
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from edgeresnet.errors import ExportError
+from exporters.int8.layout import Layout
+from exporters.int8.operators import keep_rows, name_of
+from exporters.int8.products import Product, emit_product, plan_product
+
+# ReduceMax, ReduceMean and Pad take their axes as inputs from here on.
+MIN_OPSET: Final = 18
+INTEGER_OPERATORS: Final = frozenset({"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "DequantizeLinear"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerChoice:
+    """What became of a layer that has weights.
+
+    Attributes:
+        name: Of its result in the original graph.
+        operator: Conv, Gemm or MatMul.
+        weights: Shape of its weights.
+        reason: Why it stays in FP32; empty if it computes in INT8.
+        saturation_safe: Whether its weights are scaled so that they cannot saturate on any processor.
+    """
+
+    name: str
+    operator: str
+    weights: tuple[int, ...]
+    reason: str
+    saturation_safe: bool
+
+    @property
+    def quantized(self) -> bool:
+        """Whether it computes in INT8."""
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """A model in INT8 form and what was done to each of its layers."""
+
+    model: onnx.ModelProto
+    layers: tuple[LayerChoice, ...]
+
+
+def quantize_dynamic_int8(model: onnx.ModelProto, *, saturation_safe: Container[str] = ()) -> QuantizedModel:
+    """Quantize the convolutions and linear layers of a CNN: weights now, activations as the model runs. Needs no data.
+
+    Between the first and the last quantized convolution activations are kept as rows, (N, H*W, C), so that a convolution is a
+    Gather of quantized rows and one integer matrix product, for which ONNX Runtime has fast kernels; convolutions of its own in
+    INT8 it has never optimised. Only standard ONNX operators are used.
+
+    The activations of all images of a call share one scale per layer: a user of the bare file who wants results that do not
+    depend on an image's neighbours calls it with one image at a time, as ``edgeresnet.Classifier`` does.
+
+    Args:
+        model: A checked FP32 model with images of fixed height and width; the batch may be open.
+        saturation_safe: Names of layers whose weights are scaled so that they cannot saturate on any processor;
+            ``find_saturating_layers`` tells which need it.
+
+    Raises:
+        ExportError: If the model is quantized already, keeps tensors in other files, or has no layer to quantize.
+    """
+    _check(model)
+    quantized = ir.from_proto(_with_shapes(model))
+    layout = Layout(quantized.graph)
+    layers: list[LayerChoice] = []
+    for node in list(quantized.graph):
+        layout.work_before(node)
+        if node.op_type in ("Conv", "Gemm", "MatMul") and not node.domain:
+            plan = plan_product(node)
+            safe = name_of(node) in saturation_safe
+            layers.append(_describe(node, plan, safe))
+            if isinstance(plan, Product):
+                emit_product(layout, node, plan, saturation_safe=safe)
+                continue
+        elif keep_rows(layout, node):
+            continue
+        for i, value in enumerate(node.inputs):
+            if value is not None:
+                node.replace_input_with(i, layout.nchw(value))
+    if not any(layer.quantized for layer in layers):
+        raise ExportError(
+            "nothing to quantize: "
+            + ("; ".join(sorted({layer.reason for layer in layers})) or "the model has no convolution and no linear layer")
+        )
+    layout.work_before(None)
+    for value in list(quantized.graph.outputs):
+        if layout.nchw(value) is not value:
+            layout.replace(value, layout.nchw(value))
+    common.RemoveUnusedNodesPass()(quantized)
+    result = ir.to_proto(quantized)
+    onnx.checker.check_model(result, full_check=True)
+    return QuantizedModel(result, tuple(layers))
+
+
+def _check(model: onnx.ModelProto) -> None:
+    integer = sorted({node.op_type for node in model.graph.node} & INTEGER_OPERATORS)
+    if integer:
+        raise ExportError(f"the model is quantized already (it has {', '.join(integer)})")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise ExportError("the model keeps tensors in other files; fix: save it as one file (onnx.load, then onnx.save)")
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    opset = next((entry.version for entry in model.opset_import if not entry.domain), 0)
+    if opset < MIN_OPSET:
+        try:
+            model = onnx.version_converter.convert_version(model, MIN_OPSET)
+        except (RuntimeError, ValueError) as error:
+            raise ExportError(f"the model has opset {opset} and cannot be brought to {MIN_OPSET} ({error})") from error
+    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+
+
+def _describe(node: ir.Node, plan: Product | str, saturation_safe: bool) -> LayerChoice:
+    weights = node.inputs[1]
+    return LayerChoice(
+        name=name_of(node),
+        operator=node.op_type,
+        weights=() if weights is None or weights.shape is None else tuple(size for size in weights.shape if isinstance(size, int)),
+        reason=plan if isinstance(plan, str) else "",
+        saturation_safe=saturation_safe and isinstance(plan, Product),
+    )

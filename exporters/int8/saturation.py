@@ -1,0 +1,69 @@
+"""Which layers of a quantized model would saturate on processors that add INT8 products in 16 bits."""
+
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgeresnet.session import load_onnxruntime
+from exporters.int8.products import PRODUCT_SUFFIX
+from exporters.int8.quantize import QuantizedModel, quantize_dynamic_int8
+from exporters.int8.weights import saturation_db
+
+# Rounding activations to 8 bits is noise near 40 dB below a layer's result: at 50 dB saturation no longer counts beside it.
+TOLERATED_DB: Final = 50.0
+SAMPLED_ROWS: Final = 64
+
+
+def quantize_without_saturation(model: onnx.ModelProto, probe: NDArray[Any]) -> QuantizedModel:
+    """Quantize a model, with safe weights in the layers that need them and all 8 bits in the others.
+
+    Args:
+        model: A checked FP32 model with one input.
+        probe: Values of that input, as for ``find_saturating_layers``.
+
+    Raises:
+        ExportError: As ``quantize_dynamic_int8`` does.
+    """
+    quantized = quantize_dynamic_int8(model)
+    saturating = find_saturating_layers(quantized.model, probe)
+    return quantize_dynamic_int8(model, saturation_safe=saturating) if saturating else quantized
+
+
+def find_saturating_layers(model: onnx.ModelProto, probe: NDArray[Any]) -> frozenset[str]:
+    """Names of the layers that x86 processors without VNNI would compute wrongly, by what they read for some inputs.
+
+    The layers' inputs are recorded in one run, and a sample of their rows is multiplied exactly and with saturation; so the
+    answer does not depend on the processor that this runs on.
+
+    Args:
+        model: What ``quantize_dynamic_int8`` made, with weights that are not saturation-safe.
+        probe: Inputs of the model. Which layers saturate depends little on them; no labels and no real data are needed.
+    """
+    products = [node for node in model.graph.node if node.op_type == "MatMulInteger" and node.name.endswith(PRODUCT_SUFFIX)]
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    generator = np.random.default_rng(0)
+    found = set()
+    for node, (values, zero_point) in zip(products, _record(model, [list(node.input[::2]) for node in products], probe), strict=True):
+        rows = values.reshape(-1, values.shape[-1])
+        sample = rows[generator.permutation(len(rows))[:SAMPLED_ROWS]]
+        if saturation_db(sample, int(zero_point), onnx.numpy_helper.to_array(weights[node.input[1]])) < TOLERATED_DB:
+            found.add(node.name.removesuffix(PRODUCT_SUFFIX))
+    return frozenset(found)
+
+
+def _record(model: onnx.ModelProto, groups: list[list[str]], probe: NDArray[Any]) -> list[list[NDArray[Any]]]:
+    """Run a model and return the named intermediate values, in groups as asked for."""
+    names = sorted({name for group in groups for name in group})
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    opened.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None) for name in names)
+    onnxruntime = load_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    # Exact products on processors without VNNI: an early layer that saturates should not accuse the later ones.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(opened.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found: dict[str, NDArray[Any]] = dict(zip(names, session.run(names, {session.get_inputs()[0].name: probe}), strict=True))
+    return [[found[name] for name in group] for group in groups]
