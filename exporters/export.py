@@ -27,7 +27,7 @@ from edgeresnet.session import Session
 from edgeresnet.spec import PRECISIONS, Accuracy, ModelSpec
 from edgeresnet.training.weights import load_weights
 from exporters.fp32 import export_fp32
-from exporters.int8.saturation import quantize_without_saturation
+from exporters.int8.saturation import PROBE_IMAGES, quantize_without_saturation
 from exporters.metadata import stamp, tool_versions
 from exporters.stock import quantize_stock_int8
 
@@ -130,7 +130,7 @@ def _convert(fp32: onnx.ModelProto, precision: str, image_size: int) -> onnx.Mod
     if precision == "fp32":
         return fp32
     if precision == "int8":
-        return quantize_without_saturation(fp32, synthetic_images(image_size, count=8)).model
+        return quantize_without_saturation(fp32, synthetic_images(image_size, PROBE_IMAGES)).model
     if precision == "int8-stock":
         return quantize_stock_int8(fp32)
     raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}")

@@ -15,6 +15,7 @@ from edgeresnet.errors import EdgeResNetError
 COMMANDS: Final = {
     "train": "Train the network on CIFAR-10 or on a folder of images.",
     "export": "Convert trained weights to ONNX, FP32 and INT8, and verify them.",
+    "quantize": "Quantize any CNN in ONNX form to dynamic INT8.",
     "bench": "Measure latency and accuracy beside the PyTorch original.",
     "eval": "Measure accuracy, per class and against the original.",
     "predict": "Classify images.",

@@ -25,13 +25,15 @@ class LayerChoice:
     Attributes:
         name: Of its result in the original graph.
         operator: Conv, Gemm or MatMul.
-        weights: Shape of its weights.
+        weights_name: Name of its weights.
+        weights: Their shape.
         reason: Why it stays in FP32; empty if it computes in INT8.
         saturation_safe: Whether its weights are scaled so that they cannot saturate on any processor.
     """
 
     name: str
     operator: str
+    weights_name: str
     weights: tuple[int, ...]
     reason: str
     saturation_safe: bool
@@ -61,12 +63,12 @@ def quantize_dynamic_int8(model: onnx.ModelProto, *, saturation_safe: Container[
     depend on an image's neighbours calls it with one image at a time, as ``edgeresnet.Classifier`` does.
 
     Args:
-        model: A checked FP32 model with images of fixed height and width; the batch may be open.
+        model: A checked FP32 model, all tensors in it, with images of fixed height and width; the batch may be open.
         saturation_safe: Names of layers whose weights are scaled so that they cannot saturate on any processor;
             ``find_saturating_layers`` tells which need it.
 
     Raises:
-        ExportError: If the model is quantized already, keeps tensors in other files, or has no layer to quantize.
+        ExportError: If the model is quantized already, or has no layer to quantize.
     """
     _check(model)
     quantized = ir.from_proto(_with_shapes(model))
@@ -105,8 +107,6 @@ def _check(model: onnx.ModelProto) -> None:
     integer = sorted({node.op_type for node in model.graph.node} & INTEGER_OPERATORS)
     if integer:
         raise ExportError(f"the model is quantized already (it has {', '.join(integer)})")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise ExportError("the model keeps tensors in other files; fix: save it as one file (onnx.load, then onnx.save)")
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -124,6 +124,7 @@ def _describe(node: ir.Node, plan: Product | str, saturation_safe: bool) -> Laye
     return LayerChoice(
         name=name_of(node),
         operator=node.op_type,
+        weights_name=(weights.name if weights is not None else None) or "",
         weights=() if weights is None or weights.shape is None else tuple(size for size in weights.shape if isinstance(size, int)),
         reason=plan if isinstance(plan, str) else "",
         saturation_safe=saturation_safe and isinstance(plan, Product),

@@ -6,14 +6,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeresnet.session import load_onnxruntime
 from exporters.int8.products import PRODUCT_SUFFIX
 from exporters.int8.quantize import QuantizedModel, quantize_dynamic_int8
 from exporters.int8.weights import saturation_db
+from exporters.sessions import open_session
 
 # Rounding activations to 8 bits is noise near 40 dB below a layer's result: at 50 dB saturation no longer counts beside it.
 TOLERATED_DB: Final = 50.0
 SAMPLED_ROWS: Final = 64
+# Generated images that show it.
+PROBE_IMAGES: Final = 8
 
 
 def quantize_without_saturation(model: onnx.ModelProto, probe: NDArray[Any]) -> QuantizedModel:
@@ -59,11 +61,7 @@ def _record(model: onnx.ModelProto, groups: list[list[str]], probe: NDArray[Any]
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
     opened.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None) for name in names)
-    onnxruntime = load_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    # Exact products on processors without VNNI: an early layer that saturates should not accuse the later ones.
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    session = onnxruntime.InferenceSession(opened.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    # Exact: an early layer that saturates should not accuse the later ones.
+    session = open_session(opened.SerializeToString(), exact_products=True)
     found: dict[str, NDArray[Any]] = dict(zip(names, session.run(names, {session.get_inputs()[0].name: probe}), strict=True))
     return [[found[name] for name in group] for group in groups]

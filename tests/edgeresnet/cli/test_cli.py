@@ -106,6 +106,20 @@ def test_bench_prints_and_saves_one_record(run_cli, exports, weights, tmp_path):
     assert "PyTorch" not in table
 
 
+def test_quantize_says_what_it_did(run_cli, exports, tmp_path):
+    source = tmp_path / "net-fp32.onnx"
+    source.write_bytes(exports["fp32"].path.read_bytes())
+    result = run_cli("quantize", source)
+    assert result.status == 0, result.err
+    assert "net-int8.onnx: 11.3 MB (44.7)" in result.out
+    assert "3 input channels: rows too short" in result.out
+    assert "20 of 21 layers in INT8" in result.err
+    again = run_cli("quantize", tmp_path / "net-int8.onnx", "--output", tmp_path / "twice.onnx")
+    assert (again.status, again.out) == (1, "")
+    assert "quantized already" in again.err
+    assert run_cli("quantize", source, "--output", source).status == 2
+
+
 def test_train_then_export_then_predict(run_cli, image_folder, tmp_path):
     """The whole way of a user with images of their own, in two epochs."""
     recipe = tmp_path / "recipe.json"
