@@ -1,5 +1,7 @@
 import dataclasses
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -40,6 +42,18 @@ def test_no_images_give_no_logits(exports, precision):
 def test_other_arrays_are_refused(exports, pixels):
     with pytest.raises(ImageError, match="pixels must be"):
         Session(exports["fp32"].path).logits(pixels)
+
+
+def test_parallel_streams_keep_answers_and_order(exports):
+    one, three = (Session(exports["int8"].path, threads=threads) for threads in (1, 3))
+    expected = np.concatenate([one.logits(PIXELS[i : i + 1]) for i in range(len(PIXELS))])
+    order = np.random.default_rng(0).permutation(np.arange(20) % len(PIXELS))
+    np.testing.assert_allclose(three.logits(PIXELS[order]), expected[order], rtol=1e-5, atol=1e-5)
+    with ThreadPoolExecutor(4) as callers:
+        for logits in callers.map(three.logits, [PIXELS[::-1]] * 8):
+            np.testing.assert_allclose(logits, expected[::-1], rtol=1e-5, atol=1e-5)
+    three.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("edgeresnet")]
 
 
 def test_a_closed_session_says_so(exports):
