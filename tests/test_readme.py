@@ -15,6 +15,7 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^\$ edgeresnet (.+)$", README, re.MULTILINE)
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 RECORD = json.loads((ROOT / "benchmarks" / "records" / "cpu.json").read_text())
+EMULATION = json.loads((ROOT / "benchmarks" / "records" / "emulation.json").read_text())
 
 
 @pytest.fixture
@@ -47,3 +48,10 @@ def test_the_figures_are_the_records():
         assert f"{result['accuracy']['top1']:.2%}" in README
         assert f"{result['accuracy']['agreement_with_original']:.2%}" in README
     assert RECORD["environment"]["cpu"] in README
+
+
+def test_the_emulated_figures_are_the_records():
+    for model in {result["model"] for result in EMULATION["results"]}:
+        figures = [f"{result['sqnr_db']:.1f} dB" for result in EMULATION["results"] if result["model"] == model]
+        assert f"| `{model}` | {' | '.join(figures)} |" in README
+    assert f"on {EMULATION['images']} test images" in README
