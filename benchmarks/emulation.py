@@ -22,6 +22,7 @@ import click
 import numpy as np
 
 from benchmarks.environment import describe_environment
+from benchmarks.subjects import OnnxSubject
 from edgeresnet.datasets import read_split
 from edgeresnet.errors import EdgeResNetError
 from edgeresnet.evaluation import Logits, compare_logits, synthetic_images
@@ -170,7 +171,7 @@ def command(fp32: Path, models: tuple[Path, ...], data: Path | None, limit: int,
     session.close()
     results = []
     for model in models:
-        precision = Session(model).spec.precision
+        precision = OnnxSubject.of(model, "cpu", 1).spec.precision
         for processor in processors:
             try:
                 parity = compare_logits(expected, run_emulated(model, images, processor))

@@ -46,9 +46,9 @@ def measure_throughput(model: Path, count: int, threads: int) -> Throughput:
     """Run ``count`` images both ways, in turns, each with the other's session closed."""
     session = Session(model, threads=threads)
     images = synthetic_images(session.spec.image_size, count)
-    chosen = images[:: max(1, count // 16)]
-    together = session.logits(images)[:: max(1, count // 16)]
-    alone = np.concatenate([session.logits(image[None]) for image in chosen])
+    sample = slice(None, None, max(1, count // 16))
+    together = session.logits(images)[sample]
+    alone = np.concatenate([session.logits(image[None]) for image in images[sample]])
     session.close()
     streams, batches = [], []
     for _ in range(ROUNDS):

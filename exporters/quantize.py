@@ -104,12 +104,6 @@ class _Probe:
         return [self.images[start : start + self.per_call] for start in range(0, len(self.images), self.per_call)]
 
 
-@dataclass(frozen=True)
-class _Measured:
-    outputs: NDArray[np.float32]
-    milliseconds: float
-
-
 def _load(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise ModelNotFoundError(f"{path}: no such model file")
@@ -157,26 +151,26 @@ def _keep_metadata(model: onnx.ModelProto) -> bytes:
     return stamp(model, replace(spec, precision="int8", accuracy=None, versions=tool_versions()))
 
 
-def _measure(fp32: bytes, int8: bytes, probe: _Probe, track: Track) -> tuple[_Measured, _Measured]:
+def _measure(fp32: bytes, int8: bytes, probe: _Probe, track: Track) -> "tuple[_Rounds, _Rounds]":
     """First output and speed of both, one live session at a time, in alternating rounds."""
     contestants = _Rounds(fp32), _Rounds(int8)
     for contestant in track(contestants * ROUNDS, "checking and timing"):
         contestant.run(probe.calls())
-    return contestants[0].result(), contestants[1].result()
+    return contestants
 
 
 class _Rounds:
-    """Rounds of one model."""
+    """Rounds of one model: what it answered in the last, and how long a call took in all of them."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._times: list[float] = []
-        self._outputs: list[NDArray[np.float32]] = []
+        self.outputs = np.empty((0, 0), np.float32)
 
     def run(self, calls: list[NDArray[Any]]) -> None:
         session = open_session(self._content)
         name = session.get_inputs()[0].name
-        self._outputs = [session.run(None, {name: call})[0].reshape(len(call), -1) for call in calls]
+        self.outputs = np.concatenate([session.run(None, {name: call})[0].reshape(len(call), -1) for call in calls])
         began = time.perf_counter()
         count = 0
         while count < MIN_CALLS or time.perf_counter() - began < SECONDS_PER_ROUND:
@@ -185,5 +179,6 @@ class _Rounds:
             self._times.append(1000 * (time.perf_counter() - started))
             count += 1
 
-    def result(self) -> _Measured:
-        return _Measured(np.concatenate(self._outputs), statistics.median(self._times))
+    @property
+    def milliseconds(self) -> float:
+        return statistics.median(self._times)

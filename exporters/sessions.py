@@ -1,12 +1,10 @@
 """Runs models that need not be this project's own, so that what was made can be held against what it was made from."""
 
-from typing import Any, Final
+from typing import Any
 
 from edgeresnet.errors import ExportError
 from edgeresnet.machine import available_cores
-from edgeresnet.session import load_onnxruntime
-
-_LOG_FATAL: Final = 4
+from edgeresnet.session import load_onnxruntime, session_options
 
 
 def open_session(model: bytes, *, exact_products: bool = False) -> Any:
@@ -19,14 +17,11 @@ def open_session(model: bytes, *, exact_products: bool = False) -> Any:
     Raises:
         ExportError: If ONNX Runtime cannot load the model.
     """
-    onnxruntime = load_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _LOG_FATAL
-    options.intra_op_num_threads = available_cores()
+    options = session_options(available_cores())
     if exact_products:
         options.add_session_config_entry("session.x64quantprecision", "1")
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return load_onnxruntime().InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         # ONNX Runtime's exceptions share no base class.
         raise ExportError(f"ONNX Runtime cannot load the model ({' '.join(str(error).split())[:300]})") from error
