@@ -33,7 +33,7 @@ class TrainingConfig:
         small_sizes: Progressive resizing: ``((epochs, size), ...)`` stages at smaller images before the rest of the run at
             ``image_size``. An epoch at half the size costs a quarter of the time.
         validation_fraction: Part of every class that is held out of training and measured after each epoch.
-        seed: Decides the initial weights, the held-out images, the order and the augmentation.
+        seed: Decides the initial weights, the order and the augmentation.
         amp: bfloat16 autocast.
         init_sha256: Checksum of the weights file that the run begins with; empty for fresh weights.
     """

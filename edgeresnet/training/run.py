@@ -91,7 +91,7 @@ def run_training(
         config = _name_beginning(config, trained)
     images = read_split(data, "train", size=config.image_size, track=track)
     _check_training_data(images, data)
-    training, validation = hold_out(images, config.validation_fraction, config.seed)
+    training, validation = hold_out(images, config.validation_fraction)
     if state is None:
         state = TrainingState.new(config, images.classes, device)
         if trained:
