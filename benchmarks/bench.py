@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.environment import describe_environment
@@ -13,6 +13,7 @@ from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import ModelFormatError
 from edgeresnet.evaluation import SYNTHETIC_NAME, Logits, check_classes, collect_logits, synthetic_images, top1
 from edgeresnet.progress import Track, silent
+from edgeresnet.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,16 +21,16 @@ class BenchSettings:
     """How to measure.
 
     Attributes:
-        provider: ``cpu`` or ``cuda``.
-        threads: CPU threads of a call.
+        target: Where and how the models run; the original runs on as many CPU threads.
         batch_sizes: Images per call.
         min_time_s: Seconds of timed calls of a model at a batch size, at least.
+        device_only: Time the runs also with input and output already on the device.
     """
 
-    provider: str
-    threads: int
+    target: Target
     batch_sizes: tuple[int, ...] = (1,)
     min_time_s: float = 4.0
+    device_only: bool = False
 
 
 def run_benchmark(
@@ -64,7 +65,9 @@ def run_benchmark(
             check_classes(test, subject.spec.labels)
     images = synthetic_images(sizes.pop(), count=256) if test is None else test.images
 
-    timings = measure_latency(subjects, settings.batch_sizes, images[:256], min_time_s=settings.min_time_s, track=track)
+    timings = measure_latency(
+        subjects, settings.batch_sizes, images[:256], min_time_s=settings.min_time_s, device_only=settings.device_only, track=track
+    )
     logits = [_answers(subject, images, track) for subject in subjects] if test is not None or original is not None else None
     results = [
         _summarize(subject, timing, settings, timings[0] if original is not None else None, accuracy)
@@ -107,15 +110,16 @@ def _summarize(
         name=subject.name,
         precision=subject.spec.precision,
         runtime=subject.runtime,
-        provider=timing.provider,
+        **asdict(timing.execution),
         size_bytes=subject.size_bytes,
         load_ms=statistics.median(timing.loads_ms),
         latency=[
             summarize(
                 timing.calls_ms[size],
                 size,
-                settings.threads,
+                settings.target.cores,
                 statistics.median(original.calls_ms[size]) if original is not None else None,
+                timing.device_ms[size],
             )
             for size in settings.batch_sizes
         ],
@@ -125,8 +129,8 @@ def _summarize(
 
 def _describe(settings: BenchSettings) -> dict[str, Any]:
     return {
-        "provider": settings.provider,
-        "threads": settings.threads,
+        **asdict(settings.target),
+        "threads": settings.target.cores,
         "batch_sizes": list(settings.batch_sizes),
         "min_time_s": settings.min_time_s,
         "min_samples": SAMPLES_FOR_P90,

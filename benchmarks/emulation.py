@@ -29,6 +29,7 @@ from edgeresnet.evaluation import Logits, compare_logits, synthetic_images
 from edgeresnet.images import Pixels
 from edgeresnet.session import Session
 from edgeresnet.spec import INPUT_NAME, OUTPUT_NAME
+from edgeresnet.target import Target
 
 # Processor models of QEMU 7.2; None is the machine itself.
 PROCESSORS: Final[Mapping[str, str | None]] = {
@@ -171,7 +172,7 @@ def command(fp32: Path, models: tuple[Path, ...], data: Path | None, limit: int,
     session.close()
     results = []
     for model in models:
-        precision = OnnxSubject.of(model, "cpu", 1).spec.precision
+        precision = OnnxSubject.of(model, Target(threads=1)).spec.precision
         for processor in processors:
             try:
                 parity = compare_logits(expected, run_emulated(model, images, processor))

@@ -3,8 +3,9 @@
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Final
 
@@ -12,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.record import Latency
-from benchmarks.subjects import LoadedModel, Subject
+from benchmarks.subjects import Execution, Subject
 from edgeresnet.images import Pixels
 from edgeresnet.progress import Track, silent
+from edgeresnet.session import Session
 
 # A live idle session takes time from the one that is measured (its threads spin: 3.5 ms alone, 24 ms beside four of them),
 # so models are opened one after the other. The machine's speed drifts, so each is visited in several rounds.
@@ -28,11 +30,12 @@ SAMPLES_FOR_P99: Final = 662
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:
-    """Raw times of one subject: milliseconds of loads, and of calls for each batch size."""
+    """Raw times of one subject: milliseconds of loads, of calls for each batch size, and of runs on data already on the device."""
 
-    provider: str
+    execution: Execution
     loads_ms: list[float]
     calls_ms: dict[int, list[float]]
+    device_ms: dict[int, list[float]]
 
 
 def measure_latency(
@@ -42,6 +45,7 @@ def measure_latency(
     *,
     min_time_s: float,
     min_samples: int = SAMPLES_FOR_P90,
+    device_only: bool = False,
     track: Track = silent,
 ) -> list[Timings]:
     """Time every subject at every batch size.
@@ -54,6 +58,7 @@ def measure_latency(
         images: uint8 (N, size, size, 3), repeated as needed to fill a batch.
         min_time_s: Time to spend on the calls of one subject at one batch size, at least.
         min_samples: Number of calls, at least.
+        device_only: Time the runs of ONNX models also with input and output already on the device.
         track: Progress reporter.
 
     Returns:
@@ -61,26 +66,39 @@ def measure_latency(
     """
     loads: dict[int, list[float]] = defaultdict(list)
     calls: dict[tuple[int, int], list[float]] = defaultdict(list)
-    providers: dict[int, str] = {}
+    device: dict[tuple[int, int], list[float]] = defaultdict(list)
+    executions: dict[int, Execution] = {}
+    share = _Share(min_time_s / ROUNDS, -(-min_samples // ROUNDS))
     visits = list(product(range(ROUNDS), range(len(subjects))))
     for _, index in track(visits, "timing"):
         started = time.perf_counter()
         model = subjects[index].load()
         loads[index].append(1000 * (time.perf_counter() - started))
-        providers[index] = model.provider
+        executions[index] = Execution.of(model)
         try:
             for batch_size in batch_sizes:
                 batch = np.resize(images, (batch_size, *images.shape[1:]))
-                calls[index, batch_size] += _time_calls(model, batch, min_time_s / ROUNDS, -(-min_samples // ROUNDS))
+                calls[index, batch_size] += _time_calls(partial(model.logits, batch), share)
+                if device_only and isinstance(model, Session):
+                    bound = model.bind(batch_size)
+                    bound.write(batch)
+                    device[index, batch_size] += _time_calls(bound.run, share)
         finally:
             model.close()
     return [
-        Timings(provider=providers[i], loads_ms=loads[i], calls_ms={size: calls[i, size] for size in batch_sizes})
+        Timings(
+            execution=executions[i],
+            loads_ms=loads[i],
+            calls_ms={size: calls[i, size] for size in batch_sizes},
+            device_ms={size: device[i, size] for size in batch_sizes},
+        )
         for i in range(len(subjects))
     ]
 
 
-def summarize(calls_ms: Sequence[float], batch_size: int, threads: int, original_p50_ms: float | None) -> Latency:
+def summarize(
+    calls_ms: Sequence[float], batch_size: int, threads: int, original_p50_ms: float | None, device_ms: Sequence[float] = ()
+) -> Latency:
     """Turn raw times of calls into the figures of a record."""
     times: NDArray[np.float64] = np.asarray(calls_ms)
     p50, p90, p99 = np.percentile(times, [50, 90, 99])
@@ -95,20 +113,29 @@ def summarize(calls_ms: Sequence[float], batch_size: int, threads: int, original
         samples=len(times),
         images_per_s=1000 * batch_size / float(p50),
         speedup_vs_original=original_p50_ms / float(p50) if original_p50_ms is not None else None,
+        device_p50_ms=statistics.median(device_ms) if device_ms else None,
         samples_ms=[round(t, 4) for t in calls_ms],
     )
 
 
-def _time_calls(model: LoadedModel, batch: Pixels, min_time_s: float, min_samples: int) -> list[float]:
+@dataclass(frozen=True)
+class _Share:
+    """What one visit owes: seconds of timed calls and a number of them, at least."""
+
+    seconds: float
+    samples: int
+
+
+def _time_calls(call: Callable[[], object], share: _Share) -> list[float]:
     warm_until = time.perf_counter() + WARMUP_SECONDS
     warmed = 0
     while warmed < WARMUP_CALLS or time.perf_counter() < warm_until:
-        model.logits(batch)
+        call()
         warmed += 1
     times: list[float] = []
     began = time.perf_counter()
-    while len(times) < min_samples or time.perf_counter() - began < min_time_s:
+    while len(times) < share.samples or time.perf_counter() - began < share.seconds:
         started = time.perf_counter()
-        model.logits(batch)
+        call()
         times.append(1000 * (time.perf_counter() - started))
     return times

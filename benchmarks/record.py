@@ -22,6 +22,7 @@ class Latency:
         samples: Number of timed calls.
         images_per_s: Batch size over the median.
         speedup_vs_original: Median of the original over this median, at the same batch size; None without the original.
+        device_p50_ms: Median of the run alone, input and output already on the device; None where it was not measured.
         samples_ms: Every timed call, in order.
     """
 
@@ -35,6 +36,7 @@ class Latency:
     samples: int
     images_per_s: float
     speedup_vs_original: float | None
+    device_p50_ms: float | None
     samples_ms: list[float]
 
 
@@ -64,6 +66,8 @@ class Result:
         precision: Of its weights.
         runtime: ``onnxruntime`` or ``pytorch``; the original is the latter.
         provider: The execution provider that really ran, read back from the session.
+        placement: Number of nodes on each provider; None for the original.
+        arithmetic: In what FP32 products were computed, where that was not FP32.
         size_bytes: Size of the file.
         load_ms: Median time from file to ready model.
         latency: One entry for each batch size.
@@ -74,6 +78,8 @@ class Result:
     precision: str
     runtime: str
     provider: str
+    placement: dict[str, int] | None
+    arithmetic: str | None
     size_bytes: int
     load_ms: float
     latency: list[Latency]

@@ -18,8 +18,10 @@ from benchmarks.environment import describe_environment
 from edgeresnet.evaluation import synthetic_images
 from edgeresnet.images import Pixels
 from edgeresnet.machine import available_cores
-from edgeresnet.session import Session, load_onnxruntime
+from edgeresnet.providers import load_onnxruntime
+from edgeresnet.session import Session
 from edgeresnet.spec import INPUT_NAME, OUTPUT_NAME
+from edgeresnet.target import Target
 
 BATCH: Final = 32
 ROUNDS: Final = 5
@@ -44,7 +46,7 @@ class Throughput:
 
 def measure_throughput(model: Path, count: int, threads: int) -> Throughput:
     """Run ``count`` images both ways, in turns, each with the other's session closed."""
-    session = Session(model, threads=threads)
+    session = Session(model, Target(threads=threads))
     images = synthetic_images(session.spec.image_size, count)
     sample = slice(None, None, max(1, count // 16))
     together = session.logits(images)[sample]
@@ -59,7 +61,7 @@ def measure_throughput(model: Path, count: int, threads: int) -> Throughput:
 
 
 def _time_streams(model: Path, images: Pixels, threads: int) -> float:
-    session = Session(model, threads=threads)
+    session = Session(model, Target(threads=threads))
     seconds = _time(lambda: session.logits(images), lambda: session.logits(images[:BATCH]))
     session.close()
     return seconds

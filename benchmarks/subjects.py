@@ -1,5 +1,6 @@
 """What is measured: ONNX files through the runtime that users call, and the PyTorch original."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from edgeresnet.images import Pixels
 from edgeresnet.modelfile import read_model_file
 from edgeresnet.session import Session
 from edgeresnet.spec import ModelSpec
+from edgeresnet.target import Target
 
 ORIGINAL_PROVIDER: Final = "PyTorch CPU"
 
@@ -41,32 +43,53 @@ class Subject(Protocol):
 
 
 @dataclass(frozen=True)
+class Execution:
+    """How a loaded model really runs.
+
+    Attributes:
+        provider: Read back from the model.
+        placement: Number of nodes on each provider; None for the original.
+        arithmetic: In what FP32 products are computed, where that is not FP32.
+    """
+
+    provider: str
+    placement: dict[str, int] | None = None
+    arithmetic: str | None = None
+
+    @classmethod
+    def of(cls, model: LoadedModel) -> "Execution":
+        """Describe a loaded model."""
+        if not isinstance(model, Session):
+            return cls(model.provider)
+        return cls(model.provider, dict(Counter(node.provider for node in model.placement)), model.arithmetic)
+
+
+@dataclass(frozen=True)
 class OnnxSubject:
     """An ONNX file on one execution provider."""
 
     path: Path
     spec: ModelSpec
     size_bytes: int
-    provider: str
-    threads: int
+    target: Target
     runtime: str = "onnxruntime"
 
     @classmethod
-    def of(cls, path: Path, provider: str, threads: int) -> "OnnxSubject":
+    def of(cls, path: Path, target: Target) -> "OnnxSubject":
         """Read what the file says of itself; the model is loaded later."""
         file = read_model_file(path)
         try:
             spec = ModelSpec.from_metadata(file.metadata)
         except ModelFormatError as error:
             raise ModelFormatError(f"{path}: {error}") from error
-        return cls(path, spec, len(file.content), provider, threads)
+        return cls(path, spec, len(file.content), target)
 
     @property
     def name(self) -> str:
         return self.path.name
 
-    def load(self) -> LoadedModel:
-        return Session(self.path, provider=self.provider, threads=self.threads)
+    def load(self) -> Session:
+        return Session(self.path, self.target)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from edgeresnet.errors import ImageError
 from edgeresnet.images import ImageSource, Pixels, to_pixels
 from edgeresnet.session import Session
 from edgeresnet.spec import ModelSpec
+from edgeresnet.target import Target
 
 
 def bundled_model() -> Path:
@@ -71,19 +72,22 @@ class Prediction:
 class Classifier:
     """An image classifier.
 
-    One instance may be used from many threads at once, and a prediction does not depend on the other images of its batch.
+    One instance may be used from many threads at once, and a prediction does not depend on the other images of its batch. A process
+    that is forked off opens its own.
 
     Args:
         model: Path of an ONNX file of this project; the default is the bundled INT8 CIFAR-10 network.
-        provider: ``cpu`` or ``cuda``. The model runs there or an error says why not.
+        provider: ``cpu``, ``cuda``, ``openvino`` or ``auto``. The model runs there or an error says why not.
         threads: CPU threads that one call may use; the default is every core that this process may use.
         device_id: Which GPU.
+        target: All settings of the run, in place of the three above.
 
     Raises:
         ModelNotFoundError: If there is no such file.
         ModelFormatError: If the file is not a model of this project.
         ProviderError: If the provider cannot run it here.
         MissingExtraError: If ONNX Runtime is not installed.
+        ValueError: If a setting makes no sense.
     """
 
     def __init__(
@@ -93,14 +97,15 @@ class Classifier:
         provider: str = "cpu",
         threads: int | None = None,
         device_id: int = 0,
+        target: Target | None = None,
     ) -> None:
         path = bundled_model() if model is None else Path(model)
-        self._session = Session(path, provider=provider, threads=threads, device_id=device_id)
+        self.session: Final = Session(path, target or Target(provider=provider, threads=threads, device_id=device_id))
 
     @property
     def spec(self) -> ModelSpec:
         """What the model file says of itself."""
-        return self._session.spec
+        return self.session.spec
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -110,7 +115,7 @@ class Classifier:
     @property
     def provider(self) -> str:
         """ONNX Runtime's name of the provider that really runs the model."""
-        return self._session.provider
+        return self.session.provider
 
     def predict(self, image: ImageSource) -> Prediction:
         """Classify one image.
@@ -151,17 +156,23 @@ class Classifier:
         Raises:
             ImageError: If the array has another type or shape.
         """
-        return self._session.logits(pixels)
+        return self.session.logits(pixels)
 
-    def warmup(self, runs: int = 3) -> None:
-        """Run the model on blank images, so that the first real call is not the slow one."""
+    def warmup(self, runs: int = 3, *, batch_sizes: Sequence[int] = (1,)) -> None:
+        """Run the model on blank images, so that the first real call is not the slow one.
+
+        Args:
+            runs: Number of runs of each batch size.
+            batch_sizes: Numbers of images that calls will have; CUDA chooses its algorithms anew for each.
+        """
         size = self.spec.image_size
-        for _ in range(runs):
-            self.logits(np.zeros((1, size, size, 3), np.uint8))
+        for count in batch_sizes:
+            for _ in range(runs):
+                self.logits(np.zeros((count, size, size, 3), np.uint8))
 
     def close(self) -> None:
         """Free the model and its threads; the classifier cannot be used afterwards."""
-        self._session.close()
+        self.session.close()
 
     def __enter__(self) -> Self:
         return self

@@ -4,7 +4,7 @@ from typing import Any
 
 from edgeresnet.errors import ExportError
 from edgeresnet.machine import available_cores
-from edgeresnet.session import load_onnxruntime, session_options
+from edgeresnet.providers import load_onnxruntime, session_options
 
 
 def open_session(model: bytes, *, exact_products: bool = False) -> Any:

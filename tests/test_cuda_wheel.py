@@ -39,13 +39,14 @@ def test_asking_for_cuda_without_a_gpu_is_one_clear_error(gpu_site, exports, lab
     environment = {key: value for key, value in os.environ.items() if key != "EDGERESNET_DATA"} | {"PYTHONPATH": str(gpu_site)}
     started = time.monotonic()
     result = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 10
     assert result.returncode == 1
     assert result.stdout == ""
     last = result.stderr.splitlines()[-1]
     for part in (
         "provider 'cuda' was asked for",
         "libcublasLt.so.13: cannot open",
+        "which comes with nvidia-cublas",
         "onnxruntime 1.31.1 with",
         "CUDAExecutionProvider",
         "nvidia-smi",

@@ -10,13 +10,13 @@ from edgeresnet.cli.options import (
     data_option,
     format_option,
     limit_option,
-    provider_option,
-    threads_option,
+    target_options,
 )
-from edgeresnet.cli.terminal import note, progress_bars, show
+from edgeresnet.cli.terminal import note, note_run, progress_bars, show
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import DataError
 from edgeresnet.progress import Track
+from edgeresnet.target import Target
 
 EPILOG = """\b
 Examples:
@@ -28,8 +28,7 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @click.argument("models", nargs=-1, type=EXISTING_FILE, metavar="[MODEL]...")
-@provider_option
-@threads_option
+@target_options
 @click.option(
     "--batch-size",
     "batch_sizes",
@@ -59,8 +58,7 @@ Examples:
 @format_option("table", "json")
 def command(
     models: tuple[Path, ...],
-    provider: str,
-    threads: int | None,
+    target: Target,
     batch_sizes: tuple[int, ...],
     min_time: float,
     data: Path | None,
@@ -81,21 +79,21 @@ def command(
     from benchmarks.subjects import OnnxSubject, OriginalSubject
     from edgeresnet.classifier import bundled_model
     from edgeresnet.files import write_text
-    from edgeresnet.machine import available_cores
-    from edgeresnet.session import Session
 
     settings = BenchSettings(
-        provider=provider,
-        threads=threads or available_cores(),
+        target=target,
         batch_sizes=tuple(dict.fromkeys(batch_sizes)),
         min_time_s=min_time,
+        device_only=target.provider == "cuda",
     )
-    subjects = [OnnxSubject.of(path, provider, settings.threads) for path in models or (bundled_model(),)]
+    subjects = [OnnxSubject.of(path, target) for path in models or (bundled_model(),)]
     for subject in subjects:
         # What cannot run should say so before minutes of measuring.
-        Session(subject.path, provider=provider, threads=settings.threads).close()
+        session = subject.load()
+        note_run(session)
+        session.close()
     with progress_bars() as track:
-        original = None if no_original else OriginalSubject.of(checkpoint, settings.threads)
+        original = None if no_original else OriginalSubject.of(checkpoint, target.cores)
         test = _read_test(data, download, subjects[0].spec.image_size, limit, track)
         record = run_benchmark(subjects, original, settings, test=test, track=track)
     if output is not None:

@@ -14,10 +14,10 @@ from edgeresnet.cli.options import (
     data_option,
     format_option,
     limit_option,
-    provider_option,
-    threads_option,
+    target_options,
 )
-from edgeresnet.cli.terminal import note, progress_bars, show
+from edgeresnet.cli.terminal import note, note_run, progress_bars, show
+from edgeresnet.target import Target
 
 if TYPE_CHECKING:
     from benchmarks.accuracy import AccuracyReport
@@ -35,8 +35,7 @@ Examples:
 @data_option
 @limit_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Images per call.")
-@provider_option
-@threads_option
+@target_options
 @checkpoint_option
 @click.option("--no-original", is_flag=True, help="Do not compare with the PyTorch original; PyTorch is not needed then.")
 @format_option("table", "json")
@@ -45,8 +44,7 @@ def command(
     data: Path | None,
     limit: int | None,
     batch_size: int,
-    provider: str,
-    threads: int | None,
+    target: Target,
     checkpoint: Path | None,
     no_original: bool,
     style: str,
@@ -57,11 +55,12 @@ def command(
     from benchmarks.accuracy import measure_accuracy
     from benchmarks.subjects import OnnxSubject
     from edgeresnet.datasets import read_split
-    from edgeresnet.machine import available_cores
 
-    subject = OnnxSubject.of(model, provider, threads or available_cores())
-    subject.load().close()  # what cannot run should say so before the images are read
-    original = None if no_original else _find_original(checkpoint, subject.threads)
+    subject = OnnxSubject.of(model, target)
+    session = subject.load()  # what cannot run should say so before the images are read
+    note_run(session)
+    session.close()
+    original = None if no_original else _find_original(checkpoint, target.cores)
     with progress_bars() as track:
         test = read_split(data, "test", size=subject.spec.image_size, limit=limit, track=track)
         report = measure_accuracy(subject, original, test, batch_size=batch_size, track=track)

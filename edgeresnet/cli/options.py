@@ -1,10 +1,14 @@
 """Options that several commands share, so that they mean the same everywhere."""
 
 from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
 from pathlib import Path
 from typing import Any, Final
 
 import click
+
+from edgeresnet.target import AUTO, CONVOLUTION_SEARCHES, PROVIDERS, Target
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -21,22 +25,49 @@ data_option: Final[Decorator] = click.option(
 limit_option: Final[Decorator] = click.option(
     "--limit", type=click.IntRange(min=1), help="Use this many images, spread evenly over the classes, instead of all."
 )
-provider_option: Final[Decorator] = click.option(
-    "--provider",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Where to run. It runs there or fails; it never falls back.",
-)
-threads_option: Final[Decorator] = click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads. [default: every core that the process may use]"
-)
 checkpoint_option: Final[Decorator] = click.option(
     "--original",
     "checkpoint",
     type=EXISTING_FILE,
     help="Weights of the PyTorch original that the models were made from. [default: the bundled weights]",
 )
+
+_TARGET_OPTIONS: Final[tuple[Decorator, ...]] = (
+    click.option(
+        "--provider",
+        type=click.Choice([*PROVIDERS, AUTO]),
+        default="cpu",
+        show_default=True,
+        help="Where to run. It runs there or fails; auto takes the first of cuda, openvino and cpu that takes the model, and tells.",
+    ),
+    click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: every core that the process may use]"),
+    click.option("--device-id", type=click.IntRange(min=0), default=0, show_default=True, help="Which GPU."),
+    click.option("--exact", is_flag=True, help="Multiply FP32 in FP32: no TF32 on CUDA, no bfloat16 on OpenVINO."),
+    click.option("--force", is_flag=True, help="Accept that what the provider does not take runs on the CPU; says which nodes."),
+    click.option("--gpu-memory-mb", type=click.IntRange(min=1), help="Limit of CUDA's memory arena."),
+    click.option(
+        "--convolution-search",
+        type=click.Choice(CONVOLUTION_SEARCHES),
+        default=CONVOLUTION_SEARCHES[0],
+        show_default=True,
+        help="How cuDNN chooses its algorithms for a batch size.",
+    ),
+    click.option("--cuda-graph", is_flag=True, help="Record the kernels of a batch size once and replay them on CUDA."),
+)
+
+
+def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say where and how to run; the command gets them as one ``target``."""
+
+    @wraps(command)
+    def with_target(**values: Any) -> Any:
+        settings = {field.name: values.pop(field.name) for field in fields(Target) if field.name in values}
+        return command(target=Target(**settings), **values)
+
+    decorated: Callable[..., Any] = with_target
+    for option in reversed(_TARGET_OPTIONS):
+        decorated = option(decorated)
+    return decorated
 
 
 def format_option(*formats: str) -> Decorator:

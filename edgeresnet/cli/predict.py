@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from edgeresnet.cli.options import EXISTING_FILE, format_option, provider_option, threads_option
-from edgeresnet.cli.terminal import note, progress_bars, show
+from edgeresnet.cli.options import EXISTING_FILE, format_option, target_options
+from edgeresnet.cli.terminal import note, note_run, progress_bars, show
 from edgeresnet.errors import ImageError
+from edgeresnet.target import Target
 
 EPILOG = """\b
 Examples:
@@ -27,11 +28,10 @@ Examples:
     type=EXISTING_FILE,
     help="ONNX file from `edgeresnet export`. [default: the bundled INT8 CIFAR-10 network]",
 )
-@provider_option
-@threads_option
+@target_options
 @click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="Show this many classes of each image.")
 @format_option("table", "json", "jsonl")
-def command(images: tuple[str, ...], model: Path | None, provider: str, threads: int | None, top: int, style: str) -> None:
+def command(images: tuple[str, ...], model: Path | None, target: Target, top: int, style: str) -> None:
     """Classify images: files, folders (searched recursively), or - for standard input.
 
     An unreadable image is reported on stderr, the others are classified all the same, and the exit status is 1.
@@ -41,7 +41,8 @@ def command(images: tuple[str, ...], model: Path | None, provider: str, threads:
     sources = list(_find(images))
     rows: list[dict[str, Any]] = []
     failed = 0
-    with Classifier(model, provider=provider, threads=threads) as classifier, progress_bars() as track:
+    with Classifier(model, target=target) as classifier, progress_bars() as track:
+        note_run(classifier.session)
         for name in track(sources, "classifying"):
             try:
                 prediction = classifier.predict(sys.stdin.buffer.read() if name == "-" else name)

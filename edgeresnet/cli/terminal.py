@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from edgeresnet.progress import Track, length, silent
+from edgeresnet.target import AUTO
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from edgeresnet.session import Session
 
 T = TypeVar("T")
 
@@ -16,6 +19,21 @@ T = TypeVar("T")
 def note(text: str) -> None:
     """Tell the user something that is not data."""
     print(text, file=sys.stderr)
+
+
+def note_run(session: "Session") -> None:
+    """Tell where and how a model really runs, as far as that is not plainly what was asked for."""
+    from edgeresnet.providers import list_operators
+
+    for reason in session.passed_over:
+        note(f"note: {reason}")
+    if session.target.provider == AUTO:
+        note(f"note: running on {session.provider}")
+    left = [node for node in session.placement if node.provider != session.provider]
+    if left:
+        note(f"note: {len(left)} of {len(session.placement)} nodes run on the CPU: {list_operators(left)}")
+    if session.arithmetic is not None:
+        note(f"note: {session.arithmetic}; --exact forbids it")
 
 
 def show(renderable: "RenderableType") -> None:

@@ -14,6 +14,7 @@ from edgeresnet.datasets import read_split
 from edgeresnet.errors import ModelFormatError
 from edgeresnet.evaluation import synthetic_images
 from edgeresnet.session import Session
+from edgeresnet.target import Target
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.state import TrainingState
 from edgeresnet.training.weights import load_weights, save_weights
@@ -71,8 +72,8 @@ def test_figures_follow_from_the_samples():
 
 @pytest.fixture(scope="module")
 def record(exports, weights, labelled_folder):
-    models = [OnnxSubject.of(exports[p].path, "cpu", 2) for p in ("fp32", "int8")]
-    settings = BenchSettings(provider="cpu", threads=2, batch_sizes=(1, 2), min_time_s=0.0)
+    models = [OnnxSubject.of(exports[p].path, Target(threads=2)) for p in ("fp32", "int8")]
+    settings = BenchSettings(target=Target(threads=2), batch_sizes=(1, 2), min_time_s=0.0, device_only=True)
     return run_benchmark(models, OriginalSubject.of(weights, 2), settings, test=read_split(labelled_folder, "test"))
 
 
@@ -92,6 +93,11 @@ def test_the_record_keeps_the_contract(record, exports):
             assert entry["threads"] == 2
             assert entry["speedup_vs_original"] == pytest.approx(base["p50_ms"] / entry["p50_ms"])
         assert result["accuracy"]["count"] == 30
+    for entry in original["latency"]:
+        assert entry["device_p50_ms"] is None
+    for entry in fp32["latency"]:
+        assert 0.5 < entry["device_p50_ms"] / entry["p50_ms"] < 2
+    assert (original["placement"], list(fp32["placement"])) == (None, ["CPUExecutionProvider"])
     assert original["accuracy"]["agreement_with_original"] == fp32["accuracy"]["agreement_with_original"] == 1.0
     assert original["accuracy"]["top1"] == fp32["accuracy"]["top1"]
     assert document["environment"]["cores_allowed"] >= 1
@@ -117,8 +123,8 @@ def test_a_slow_int8_model_and_an_unstable_run_are_pointed_out(record):
 
 
 def test_agreement_is_measured_on_synthetic_images_without_data(exports, weights):
-    models = [OnnxSubject.of(exports["fp32"].path, "cpu", 2)]
-    settings = BenchSettings(provider="cpu", threads=2, min_time_s=0.0)
+    models = [OnnxSubject.of(exports["fp32"].path, Target(threads=2))]
+    settings = BenchSettings(target=Target(threads=2), min_time_s=0.0)
     _, fp32 = run_benchmark(models, OriginalSubject.of(weights, 2), settings).results
     assert (fp32.accuracy.top1, fp32.accuracy.agreement_with_original, fp32.accuracy.data) == (None, 1.0, "synthetic images")
 
@@ -127,12 +133,12 @@ def test_a_model_is_not_compared_with_another_networks_original(exports, tmp_pat
     other = TrainingState.new(TrainingConfig(seed=5), exports["fp32"].spec.labels, torch.device("cpu"))
     save_weights(tmp_path / "other.safetensors", other.network.state_dict(), exports["fp32"].spec)
     with pytest.raises(ModelFormatError, match="made from other weights"):
-        check_same_weights([OnnxSubject.of(exports["fp32"].path, "cpu", 1)], OriginalSubject.of(tmp_path / "other.safetensors", 1))
+        check_same_weights([OnnxSubject.of(exports["fp32"].path, Target(threads=1))], OriginalSubject.of(tmp_path / "other.safetensors", 1))
 
 
 def test_the_accuracy_report_counts_every_image_once(exports, weights, labelled_folder):
     test = read_split(labelled_folder, "test")
-    report = measure_accuracy(OnnxSubject.of(exports["fp32"].path, "cpu", 2), OriginalSubject.of(weights, 2), test, batch_size=7)
+    report = measure_accuracy(OnnxSubject.of(exports["fp32"].path, Target(threads=2)), OriginalSubject.of(weights, 2), test, batch_size=7)
     predicted = Session(exports["fp32"].path).logits(test.images).argmax(1)
     expected = np.zeros((10, 10), int)
     for truth, answer in zip(test.labels, predicted, strict=True):

@@ -1,4 +1,5 @@
 import dataclasses
+import multiprocessing
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from edgeresnet.evaluation import synthetic_images
 from edgeresnet.machine import available_cores
 from edgeresnet.session import Session
 from edgeresnet.spec import ModelSpec
+from edgeresnet.target import Target
 from exporters.metadata import stamp
 
 PIXELS = synthetic_images(32, 5)
@@ -20,7 +22,7 @@ PIXELS = synthetic_images(32, 5)
 def test_the_provider_is_read_back_and_threads_default_to_the_cores(exports):
     session = Session(exports["fp32"].path)
     assert session.provider == "CPUExecutionProvider"
-    assert session.threads == available_cores()
+    assert session.target.cores == available_cores()
     assert session.size_bytes == exports["fp32"].path.stat().st_size
 
 
@@ -45,7 +47,7 @@ def test_other_arrays_are_refused(exports, pixels):
 
 
 def test_parallel_streams_keep_answers_and_order(exports):
-    one, three = (Session(exports["int8"].path, threads=threads) for threads in (1, 3))
+    one, three = (Session(exports["int8"].path, Target(threads=threads)) for threads in (1, 3))
     expected = np.concatenate([one.logits(PIXELS[i : i + 1]) for i in range(len(PIXELS))])
     order = np.random.default_rng(0).permutation(np.arange(20) % len(PIXELS))
     np.testing.assert_allclose(three.logits(PIXELS[order]), expected[order], rtol=1e-5, atol=1e-5)
@@ -81,15 +83,83 @@ def test_files_that_cannot_be_run_are_refused(exports, tmp_path):
 
 def test_cuda_with_the_cpu_wheel_is_an_error_and_no_run(exports):
     with pytest.raises(ProviderError, match=r"'cuda' was asked for, but .* without CUDA .*edgeresnet\[gpu\]"):
-        Session(exports["fp32"].path, provider="cuda")
+        Session(exports["fp32"].path, Target(provider="cuda"))
 
 
-@pytest.mark.parametrize("arguments", [{"threads": 0}, {"device_id": -1}])
-def test_senseless_settings_are_refused(exports, arguments):
+SENSELESS = [
+    {"threads": 0},
+    {"device_id": -1},
+    {"micro_batch": 0},
+    {"streams": 3, "threads": 2},
+    {"gpu_memory_mb": 0},
+    {"convolution_search": "quick"},
+]
+
+
+@pytest.mark.parametrize("arguments", SENSELESS)
+def test_senseless_settings_are_refused(arguments):
     with pytest.raises(ValueError, match="must"):
-        Session(exports["fp32"].path, **arguments)
+        Target(**arguments)
 
 
-def test_an_unknown_provider_is_refused_with_the_choice(exports):
-    with pytest.raises(ProviderError, match="'tpu'; choose from cpu, cuda"):
-        Session(exports["fp32"].path, provider="tpu")
+def test_an_unknown_provider_is_refused_with_the_choice():
+    with pytest.raises(ProviderError, match="'tpu'; choose from cpu, cuda, openvino, auto"):
+        Target(provider="tpu")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_buffers_on_the_device_give_the_same_logits(exports, precision):
+    session = Session(exports[precision].path, Target(threads=1))
+    batch = session.bind(1)
+    for pixels in (PIXELS[:1], PIXELS[3:4]):
+        batch.write(pixels)
+        batch.run()
+        np.testing.assert_array_equal(batch.read(), session.logits(pixels))
+
+
+def test_streams_and_micro_batches_keep_answers_and_order(exports):
+    pixels = PIXELS[np.arange(20) % len(PIXELS)]
+    expected = Session(exports["fp32"].path, Target(threads=1)).logits(pixels)
+    for settings in ({"micro_batch": 3}, {"streams": 2, "micro_batch": 3}, {"streams": 3, "threads": 3, "micro_batch": 1}):
+        session = Session(exports["fp32"].path, Target(**{"threads": 2} | settings))
+        np.testing.assert_allclose(session.logits(pixels), expected, rtol=1e-4, atol=1e-4)
+        session.close()
+
+
+def test_a_micro_batch_that_would_mix_images_is_refused(exports):
+    with pytest.raises(ValueError, match="micro_batch must be 1 for a dynamically quantized model, not 4"):
+        Session(exports["int8"].path, Target(micro_batch=4))
+
+
+def logits_in_child(path, inherited, results):
+    try:
+        if inherited is not None:
+            inherited.logits(PIXELS)
+        with_own = Session(path, Target(threads=2))
+        results.put(with_own.logits(PIXELS))
+    except ValueError as error:
+        results.put(str(error))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_process_opens_its_own(exports, method):
+    context = multiprocessing.get_context(method)
+    session = Session(exports["int8"].path, Target(threads=2))
+    expected = session.logits(PIXELS)
+    results = context.Queue()
+    child = context.Process(target=logits_in_child, args=(exports["int8"].path, None, results))
+    child.start()
+    np.testing.assert_allclose(results.get(timeout=60), expected, rtol=1e-5, atol=1e-5)
+    child.join(timeout=60)
+    assert child.exitcode == 0
+
+
+def test_what_was_opened_before_a_fork_says_so_instead_of_hanging(exports):
+    context = multiprocessing.get_context("fork")
+    session = Session(exports["int8"].path, Target(threads=2))
+    session.logits(PIXELS)
+    results = context.Queue()
+    child = context.Process(target=logits_in_child, args=(exports["int8"].path, session, results))
+    child.start()
+    assert "before this process was forked" in results.get(timeout=60)
+    child.join(timeout=60)
