@@ -19,9 +19,25 @@ RELEVANT_INSTRUCTION_SETS: Final = (
 
 def available_cores() -> int:
     """Number of cores that this process can keep busy: its affinity mask, capped by the container's CPU quota."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return affinity if quota is None else max(1, min(affinity, int(quota)))
+    quota = cpu_quota()
+    return affinity_cores() if quota is None else max(1, min(affinity_cores(), int(quota)))
+
+
+def affinity_cores() -> int:
+    """Number of cores that the scheduler may put this process on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_quota() -> float | None:
+    """CPU quota of this process's container in cores, or None where there is none."""
+    try:
+        if CGROUP_V2_QUOTA.exists():
+            quota, period = CGROUP_V2_QUOTA.read_text().split()
+        else:
+            quota, period = CGROUP_V1_QUOTA.read_text(), CGROUP_V1_PERIOD.read_text()
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None  # no such control group, or cgroup v2's "max"
 
 
 def cpu_model() -> str:
@@ -48,15 +64,3 @@ def _cpuinfo(key: str) -> str:
     except OSError:
         pass  # another operating system
     return ""
-
-
-def _cgroup_quota() -> float | None:
-    """CPU quota of this container in cores, or None where there is none."""
-    try:
-        if CGROUP_V2_QUOTA.exists():
-            quota, period = CGROUP_V2_QUOTA.read_text().split()
-        else:
-            quota, period = CGROUP_V1_QUOTA.read_text(), CGROUP_V1_PERIOD.read_text()
-        return int(quota) / int(period) if int(quota) > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):
-        return None  # no such control group, or cgroup v2's "max"

@@ -16,6 +16,8 @@ from tempfile import TemporaryFile
 from types import ModuleType
 from typing import Any, Final
 
+import numpy as np
+
 from edgeresnet.errors import EdgeResNetError, MissingExtraError, ModelFormatError, ProviderError
 from edgeresnet.machine import cpu_model, instruction_sets
 from edgeresnet.spec import DYNAMIC_PRECISIONS
@@ -34,9 +36,10 @@ _COMES_WITH: Final = {
     "libnvrtc": "nvidia-cuda-nvrtc",
 }
 _CUDA_ERROR: Final = re.compile(r"CUDA failure \d+: .*?(?= ?;)|CUDNN failure \d+: .*?(?= ?;)")
-# y = Relu(x), one float: a model that every provider takes, so that what fails is the provider.
+# y = Conv(x, x) of one float: a model that every provider takes, so that what fails is the provider. On CUDA it needs cuDNN too.
 PROBE: Final = bytes.fromhex(
-    "08083a370a0c0a0178120179220452656c75120570726f62655a0f0a0178120a0a08080112040a020801620f0a0179120a0a08080112040a02080142040a00100d"
+    "08083a520a0f0a01780a01781201792204436f6e76120570726f62655a1b0a017812160a14080112100a0208010a0208010a0208010a020801621b0a"
+    "017912160a14080112100a0208010a0208010a0208010a02080142040a00100d"
 )
 
 
@@ -179,24 +182,37 @@ def start_cuda(device_id: int = 0) -> None:
             "fix: pip uninstall onnxruntime, then pip install 'edgeresnet[gpu]'"
         )
     fix = "fix: check that `nvidia-smi` lists a GPU and that pip install 'edgeresnet[gpu]' completed, or use --provider cpu"
-    if hasattr(ort, "preload_dlls"):
-        # Loads CUDA and cuDNN from the nvidia wheels. What it cannot find it prints; the error below names it anyway.
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            ort.preload_dlls()
+    preload_cuda_libraries(ort)
     options = session_options(1)
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     with _native_stderr() as said:
         try:
             session = _create_on_cuda(PROBE, options, Target(provider="cuda", device_id=device_id))
+            run_probe(session)
         except Exception as error:
             if not _is_from_onnxruntime(error):
                 raise
             # Why CUDA cannot start (a missing library, by name) stands in the log alone; the exception says that the CPU is no substitute.
             cause = _LIBRARY_ERROR.search(said())
-            reason = _name_origin(cause.group(1)) if cause else _reason(error)
+            reason = _reason(error)
+            if cause:
+                origin = library_origin(cause.group(1))
+                reason = f"{cause.group(1)}, which comes with {origin}" if origin else cause.group(1)
             raise ProviderError(f"{asked}, but it cannot start: {reason} ({_describe(ort)}); {fix}") from error
     if session.get_providers()[0] != PROVIDERS["cuda"]:
         raise ProviderError(f"{asked}, but ONNX Runtime chose {session.get_providers()[0]} instead ({_describe(ort)}); {fix}")
+
+
+def run_probe(session: Any) -> None:
+    """Run ``PROBE`` once: some libraries are loaded by the first run only."""
+    session.run(None, {"x": np.ones((1, 1, 1, 1), np.float32)})
+
+
+def preload_cuda_libraries(ort: ModuleType) -> None:
+    """Load CUDA and cuDNN from the nvidia wheels. What that does not find it prints; opening a session names it anyway."""
+    if hasattr(ort, "preload_dlls"):
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            ort.preload_dlls()
 
 
 def _create_on_cuda(content: bytes, options: Any, target: Target) -> Any:
@@ -329,10 +345,9 @@ def _native_stderr() -> Iterator[Callable[[], str]]:
             os.close(before)
 
 
-def _name_origin(failure: str) -> str:
-    """Say what brings the library that is missing."""
-    origin = next((origin for library, origin in _COMES_WITH.items() if failure.startswith(library)), None)
-    return f"{failure}, which comes with {origin}" if origin is not None else failure
+def library_origin(text: str) -> str | None:
+    """What brings the shared library of NVIDIA's that ``text`` begins with; None if that is unknown."""
+    return next((origin for library, origin in _COMES_WITH.items() if text.startswith(library)), None)
 
 
 def _describe(ort: ModuleType) -> str:

@@ -1,5 +1,6 @@
 """What a user of the real onnxruntime-gpu wheel sees on a machine without a GPU."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -27,6 +28,11 @@ def gpu_site() -> Path:
     return folder
 
 
+def run(gpu_site, *arguments):
+    environment = {key: value for key, value in os.environ.items() if key != "EDGERESNET_DATA"} | {"PYTHONPATH": str(gpu_site)}
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("command", ["predict", "eval", "bench", "api"])
 def test_asking_for_cuda_without_a_gpu_is_one_clear_error(gpu_site, exports, labelled_folder, command):
     model = str(exports["fp32"].path)
@@ -36,9 +42,8 @@ def test_asking_for_cuda_without_a_gpu_is_one_clear_error(gpu_site, exports, lab
         "bench": ["-m", "edgeresnet", "bench", model, "--no-original", "--provider", "cuda"],
         "api": ["-c", f"import edgeresnet; edgeresnet.Classifier({model!r}, provider='cuda')"],
     }[command]
-    environment = {key: value for key, value in os.environ.items() if key != "EDGERESNET_DATA"} | {"PYTHONPATH": str(gpu_site)}
     started = time.monotonic()
-    result = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+    result = run(gpu_site, *arguments)
     assert time.monotonic() - started < 10
     assert result.returncode == 1
     assert result.stdout == ""
@@ -57,3 +62,24 @@ def test_asking_for_cuda_without_a_gpu_is_one_clear_error(gpu_site, exports, lab
         assert "ProviderError" in last
     else:
         assert result.stderr.count("\n") == 1
+
+
+def test_auto_runs_on_the_cpu_and_tells(gpu_site, labelled_folder):
+    image = str(labelled_folder / "test" / "cat" / "0.png")
+    result = run(gpu_site, "-m", "edgeresnet", "predict", image, "--provider", "auto")
+    assert result.returncode == 0
+    notes = result.stderr.splitlines()
+    assert len(notes) == 3
+    assert "libcublasLt.so.13" in notes[0]
+    assert notes[-1] == "note: running on CPUExecutionProvider"
+
+
+def test_the_doctor_names_both_wheels_and_every_missing_library(gpu_site):
+    result = run(gpu_site, "-m", "edgeresnet", "doctor", "--format", "json")
+    assert result.returncode == 1
+    findings = {finding["subject"]: finding for finding in json.loads(result.stdout)["findings"]}
+    assert findings["provider cpu"]["status"] == "ok"
+    assert "onnxruntime-gpu 1.31.1: they share a folder" in findings["ONNX Runtime"]["found"]
+    assert findings["provider cuda"]["status"] == findings["NVIDIA driver"]["status"] == "broken"
+    for part in ("libcublas.so.13 (comes with nvidia-cublas)", "libcurand.so.10 (comes with nvidia-curand)"):
+        assert part in findings["CUDA libraries"]["found"]

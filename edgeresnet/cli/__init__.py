@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "eval": "Measure accuracy, per class and against the original.",
     "predict": "Classify images.",
     "info": "Show what a model file says of itself.",
+    "doctor": "Examine what this machine can run, and why not.",
 }
 
 EXIT_FAILED: Final = 1

@@ -1,5 +1,6 @@
 from collections import Counter
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -41,11 +42,11 @@ def test_operators_are_counted_and_the_first_of_each_is_named():
     assert list_operators(nodes, most=1) == "2 B (B0, ...) and 1 more operators"
 
 
-def test_the_probe_is_one_relu():
+def test_the_probe_is_one_convolution():
     model = onnx.load_from_string(PROBE)
     onnx.checker.check_model(model, full_check=True)
-    assert [(node.op_type, list(node.input), list(node.output)) for node in model.graph.node] == [("Relu", ["x"], ["y"])]
-    assert open_model(PROBE, Target(), "fp32").session.run(None, {"x": [-1.0]})[0] == 0.0
+    assert [(node.op_type, list(node.input), list(node.output)) for node in model.graph.node] == [("Conv", ["x", "x"], ["y"])]
+    assert open_model(PROBE, Target(), "fp32").session.run(None, {"x": np.full((1, 1, 1, 1), 3, np.float32)})[0] == 9.0
 
 
 def test_auto_takes_the_cpu_here_and_says_why(exports):
