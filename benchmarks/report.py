@@ -4,7 +4,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from benchmarks.record import Record, Result
+from edgeresnet.target import PROVIDERS
 
+CPU_PROVIDER, CUDA_PROVIDER = PROVIDERS["cpu"], PROVIDERS["cuda"]
 # A 90th percentile this far above the median says that something else used the machine.
 UNSTABLE_RATIO = 1.5
 
@@ -14,7 +16,9 @@ def build_table(record: Record) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, caption=_caption(record), caption_justify="left")
     table.add_column("model", overflow="fold")
     table.add_column("form")
-    for heading in ("MB", "batch", "p50 ms", "p90 ms", "img/s", "speed-up", "top-1", "agrees"):
+    device_only = any(latency.device_p50_ms is not None for result in record.results for latency in result.latency)
+    timings = ("p50 ms", "p90 ms", *(("device",) if device_only else ()))
+    for heading in ("MB", "batch", *timings, "img/s", "speed-up", "top-1", "agrees"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in record.results:
         for i, latency in enumerate(result.latency):
@@ -24,6 +28,7 @@ def build_table(record: Record) -> Table:
                 str(latency.batch_size),
                 f"{latency.p50_ms:.2f}",
                 f"{latency.p90_ms:.2f}",
+                *((_number(latency.device_p50_ms),) if device_only else ()),
                 f"{latency.images_per_s:,.0f}",
                 f"{latency.speedup_vs_original:.2f}x" if latency.speedup_vs_original is not None else "-",
                 f"{accuracy.top1:.2%}" if accuracy and accuracy.top1 is not None else "-",
@@ -53,6 +58,14 @@ def find_warnings(record: Record) -> list[str]:
         for latency in result.latency
         if latency.p50_ms > fp32.get(latency.batch_size, float("inf"))
     ]
+    warnings += [
+        f"{result.name}: FP16 is made for GPUs; processors without FP16 arithmetic convert to FP32 and back"
+        for result in record.results
+        if result.precision == "fp16" and result.provider == CPU_PROVIDER
+    ]
+    if CUDA_PROVIDER in {result.provider for result in record.results} and "fp16" not in {result.precision for result in record.results}:
+        warnings.append("FP16 is CUDA's fast format and is not among these models: edgeresnet export --precision fp16")
+    warnings += [f"{result.name}: {result.arithmetic}" for result in record.results if result.arithmetic is not None]
     return warnings
 
 
@@ -62,6 +75,10 @@ def _identity(result: Result) -> tuple[str, str, str]:
     provider = result.provider.removesuffix("ExecutionProvider")
     elsewhere = result.runtime != "pytorch" and provider != "CPU"
     return f"{name} on {provider}" if elsewhere else name, result.precision, f"{result.size_bytes / 1e6:.1f}"
+
+
+def _number(value: float | None) -> str:
+    return f"{value:.2f}" if value is not None else "-"
 
 
 def _caption(record: Record) -> str:
@@ -75,6 +92,8 @@ def _caption(record: Record) -> str:
             if name in environment["packages"]
         ),
     ]
+    if any(latency.device_p50_ms is not None for result in record.results for latency in result.latency):
+        lines.append("device: median ms with input and output already on the device; p50 and p90 include the copies")
     accuracy = record.results[0].accuracy
     if accuracy is not None:
         lines.append(f"answers on {accuracy.count:,} images: {accuracy.data}")

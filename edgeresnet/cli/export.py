@@ -75,6 +75,8 @@ def command(
     note("next:")
     note(f"  edgeresnet bench {' '.join(str(exported.path) for exported in exports)}" + (f" --data {data}" if data else ""))
     note(f"  edgeresnet predict IMAGE --model {exports[-1].path}")
+    if not any(exported.spec.precision == "fp16" for exported in exports):
+        note("  edgeresnet export --precision fp16   # for GPUs (--provider cuda), which have no kernels for dynamic INT8")
 
 
 def _show_table(exports: list["ExportedModel"]) -> None:

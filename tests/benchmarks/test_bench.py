@@ -122,6 +122,19 @@ def test_a_slow_int8_model_and_an_unstable_run_are_pointed_out(record):
     assert "unstable, p90 is 9.0x the median" in warning
 
 
+def test_fp16_is_advised_for_cuda_and_advised_against_on_a_cpu(record):
+    steady = summarize([1.0] * 64, 1, 1, None)
+    model = replace(record.results[1], latency=[steady])
+    assert find_warnings(replace(record, results=[model])) == []
+    (warning,) = find_warnings(replace(record, results=[replace(model, precision="fp16")]))
+    assert "FP16 is made for GPUs" in warning
+    on_gpu = replace(model, provider="CUDAExecutionProvider", arithmetic="FP32 products run in TF32")
+    advice, stated = find_warnings(replace(record, results=[on_gpu]))
+    assert "edgeresnet export --precision fp16" in advice
+    assert stated == "resnet18-fp32.onnx: FP32 products run in TF32"
+    assert find_warnings(replace(record, results=[replace(on_gpu, precision="fp16", arithmetic=None)])) == []
+
+
 def test_agreement_is_measured_on_synthetic_images_without_data(exports, weights):
     models = [OnnxSubject.of(exports["fp32"].path, Target(threads=2))]
     settings = BenchSettings(target=Target(threads=2), min_time_s=0.0)

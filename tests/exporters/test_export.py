@@ -9,6 +9,7 @@ from edgeresnet.datasets import read_split
 from edgeresnet.errors import DataError, ExportError
 from edgeresnet.evaluation import compare_logits, synthetic_images, top1
 from edgeresnet.session import Session
+from edgeresnet.spec import PRECISIONS
 from edgeresnet.training.weights import load_weights
 from exporters import export
 from exporters.export import export_models
@@ -19,7 +20,7 @@ from exporters.stock import quantize_stock_int8
 PIXELS = synthetic_images(32, 48, seed=7)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8", "int8-stock"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8-stock"])
 def test_the_file_keeps_the_contract(exports, weights, precision):
     path = exports[precision].path
     assert path.name == f"resnet18-{precision}.onnx"
@@ -43,6 +44,16 @@ def test_fp32_is_a_plain_resnet_with_its_norms_folded(exports):
     assert "BatchNormalization" not in operators
 
 
+def test_fp16_stores_and_computes_everything_in_half_precision(exports):
+    model = onnx.shape_inference.infer_shapes(onnx.load(exports["fp16"].path))
+    assert {t.data_type for t in model.graph.initializer} == {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64}
+    kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    assert {kinds[node.output[0]] for node in model.graph.node if node.op_type in ("Conv", "Add", "Relu", "Gemm")} == {
+        onnx.TensorProto.FLOAT16
+    }
+    assert exports["fp16"].size_bytes < 0.51 * exports["fp32"].size_bytes
+
+
 def test_int8_stores_every_layer_in_eight_bits(exports):
     model = onnx.load(exports["int8"].path)
     operators = [node.op_type for node in model.graph.node]
@@ -64,6 +75,8 @@ def test_the_exports_answer_like_the_original(exports, weights):
     fp32 = compare_logits(original, Session(exports["fp32"].path).logits(PIXELS))
     assert fp32.largest_difference < 1e-3
     assert fp32.agreement == 1.0
+    fp16 = compare_logits(original, Session(exports["fp16"].path).logits(PIXELS))
+    assert fp16.sqnr_db > 55
     int8 = compare_logits(original, Session(exports["int8"].path).logits(PIXELS))
     assert int8.sqnr_db > 27
     assert int8.largest_difference > fp32.largest_difference
@@ -117,7 +130,7 @@ def test_a_drop_in_accuracy_is_a_gate(weights, labelled_folder, tmp_path, monkey
 
     export_models(weights, ("fp32",), tmp_path / "kept", test=right, max_drop=0.0)
     monkeypatch.setattr(export, "quantize_without_saturation", quantize_to_nothing)
-    monkeypatch.setattr(export, "MIN_INT8_SQNR_DB", -100.0)
+    monkeypatch.setattr(export, "MIN_SQNR_DB", dict.fromkeys(PRECISIONS, -100.0))
     with pytest.raises(ExportError, match=r"int8: top-1 falls from 100.00% to .*, by more than 0.5 points; nothing was written"):
         export_models(weights, ("int8",), tmp_path / "lost", test=right, max_drop=0.5)
     assert not (tmp_path / "lost").exists()

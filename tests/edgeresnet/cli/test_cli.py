@@ -148,7 +148,7 @@ WRONG_CALLS = [
     (2, ("predict", "x.png", "--provider", "tpu"), "'cpu', 'cuda'"),
     (2, ("predict", "x.png", "--modle", "m"), "--model"),
     (2, ("export", "none.safetensors"), "none.safetensors"),
-    (2, ("export", "--precision", "int4"), "'fp32', 'int8'"),
+    (2, ("export", "--precision", "int4"), "'fp32', 'fp16', 'int8'"),
     (2, ("export", "--max-drop", "0.3"), "--data"),
     (2, ("bench", "none.onnx"), "none.onnx"),
     (2, ("bench", "--batch-size", "0"), "--batch-size"),
