@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeresnet.errors import ImageError
 from edgeresnet.images import ImageSource, Pixels, to_pixels
+from edgeresnet.profile import Profile
 from edgeresnet.session import Session
 from edgeresnet.spec import ModelSpec
 from edgeresnet.target import Target
@@ -101,6 +102,19 @@ class Classifier:
     ) -> None:
         path = bundled_model() if model is None else Path(model)
         self.session: Final = Session(path, target or Target(provider=provider, threads=threads, device_id=device_id))
+
+    @classmethod
+    def from_profile(cls, path: str | PathLike[str]) -> Self:
+        """Open the model of a profile as ``edgeresnet tune`` found it to be fastest on this machine.
+
+        Raises:
+            ModelFormatError: If the file is not a profile, or its model has changed since.
+            ModelNotFoundError: If there is no such profile or model.
+            ProviderError: If the provider cannot run the model here.
+            MissingExtraError: If ONNX Runtime is not installed.
+        """
+        profile = Profile.read(Path(path))
+        return cls(profile.model, target=profile.target)
 
     @property
     def spec(self) -> ModelSpec:

@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "export": "Convert trained weights to ONNX, FP32 and INT8, and verify them.",
     "quantize": "Quantize any CNN in ONNX form to dynamic INT8.",
     "bench": "Measure latency and accuracy beside the PyTorch original.",
+    "tune": "Find the fastest way to run a network on this machine.",
     "eval": "Measure accuracy, per class and against the original.",
     "predict": "Classify images.",
     "info": "Show what a model file says of itself.",

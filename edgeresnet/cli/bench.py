@@ -1,6 +1,7 @@
 """``edgeresnet bench``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import DataError
 from edgeresnet.progress import Track
 from edgeresnet.target import Target
+
+if TYPE_CHECKING:
+    from edgeresnet.profile import Profile
 
 EPILOG = """\b
 Examples:
@@ -59,6 +63,7 @@ Examples:
 def command(
     models: tuple[Path, ...],
     target: Target,
+    profile: "Profile | None",
     batch_sizes: tuple[int, ...],
     min_time: float,
     data: Path | None,
@@ -80,13 +85,15 @@ def command(
     from edgeresnet.classifier import bundled_model
     from edgeresnet.files import write_text
 
+    if profile is not None and models:
+        raise click.UsageError("MODEL cannot change what --profile sets")
     settings = BenchSettings(
         target=target,
         batch_sizes=tuple(dict.fromkeys(batch_sizes)),
         min_time_s=min_time,
         device_only=target.provider == "cuda",
     )
-    subjects = [OnnxSubject.of(path, target) for path in models or (bundled_model(),)]
+    subjects = [OnnxSubject.of(path, target) for path in models or (profile.model if profile else bundled_model(),)]
     for subject in subjects:
         # What cannot run should say so before minutes of measuring.
         session = subject.load()

@@ -22,6 +22,7 @@ from edgeresnet.target import Target
 if TYPE_CHECKING:
     from benchmarks.accuracy import AccuracyReport
     from benchmarks.subjects import OriginalSubject
+    from edgeresnet.profile import Profile
 
 EPILOG = """\b
 Examples:
@@ -31,7 +32,7 @@ Examples:
 
 
 @click.command(epilog=EPILOG)
-@click.argument("model", type=EXISTING_FILE)
+@click.argument("model", type=EXISTING_FILE, required=False)
 @data_option
 @limit_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Images per call.")
@@ -40,23 +41,27 @@ Examples:
 @click.option("--no-original", is_flag=True, help="Do not compare with the PyTorch original; PyTorch is not needed then.")
 @format_option("table", "json")
 def command(
-    model: Path,
+    model: Path | None,
     data: Path | None,
     limit: int | None,
     batch_size: int,
     target: Target,
+    profile: "Profile | None",
     checkpoint: Path | None,
     no_original: bool,
     style: str,
 ) -> None:
     """Measure a model's accuracy on the test split: top-1, per class, confusion, and agreement with the PyTorch original."""
+    path = profile.model if profile is not None else model
+    if path is None or (profile is not None and model is not None):
+        raise click.UsageError("give either MODEL or --profile")
     if data is None:
         raise click.UsageError("--data is missing: where are the images?")
     from benchmarks.accuracy import measure_accuracy
     from benchmarks.subjects import OnnxSubject
     from edgeresnet.datasets import read_split
 
-    subject = OnnxSubject.of(model, target)
+    subject = OnnxSubject.of(path, target)
     session = subject.load()  # what cannot run should say so before the images are read
     note_run(session)
     session.close()

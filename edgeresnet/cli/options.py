@@ -4,11 +4,16 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
+from edgeresnet.cli.terminal import note
 from edgeresnet.target import AUTO, CONVOLUTION_SEARCHES, PROVIDERS, Target
+
+if TYPE_CHECKING:
+    from edgeresnet.profile import Profile
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -52,22 +57,39 @@ _TARGET_OPTIONS: Final[tuple[Decorator, ...]] = (
         show_default=True,
         help="How cuDNN chooses its algorithms for a batch size.",
     ),
+    click.option("--profile", type=EXISTING_FILE, help="Take model and settings from this file, which `edgeresnet tune` wrote."),
     click.option("--cuda-graph", is_flag=True, help="Record the kernels of a batch size once and replay them on CUDA."),
 )
 
 
 def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say where and how to run; the command gets them as one ``target``."""
+    """The options that say where and how to run; the command gets ``target`` and the ``profile`` that it comes from, or None."""
 
     @wraps(command)
-    def with_target(**values: Any) -> Any:
+    def with_target(profile: Path | None, **values: Any) -> Any:
         settings = {field.name: values.pop(field.name) for field in fields(Target) if field.name in values}
-        return command(target=Target(**settings), **values)
+        if profile is None:
+            return command(target=Target(**settings), profile=None, **values)
+        source = click.get_current_context().get_parameter_source
+        given = [name for name in settings if source(name) is ParameterSource.COMMANDLINE]
+        if given:
+            raise click.UsageError(f"--{given[0].replace('_', '-')} cannot change what --profile sets")
+        read = _read_profile(profile)
+        return command(target=read.target, profile=read, **values)
 
     decorated: Callable[..., Any] = with_target
     for option in reversed(_TARGET_OPTIONS):
         decorated = option(decorated)
     return decorated
+
+
+def _read_profile(path: Path) -> "Profile":
+    from edgeresnet.profile import Profile
+
+    profile = Profile.read(path)
+    if profile.elsewhere is not None:
+        note(f"note: {profile.elsewhere}")
+    return profile
 
 
 def format_option(*formats: str) -> Decorator:

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from edgeresnet.cli.options import EXISTING_FILE, format_option, target_options
 from edgeresnet.cli.terminal import note, note_run, progress_bars, show
 from edgeresnet.errors import ImageError
 from edgeresnet.target import Target
+
+if TYPE_CHECKING:
+    from edgeresnet.profile import Profile
 
 EPILOG = """\b
 Examples:
@@ -31,7 +34,7 @@ Examples:
 @target_options
 @click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="Show this many classes of each image.")
 @format_option("table", "json", "jsonl")
-def command(images: tuple[str, ...], model: Path | None, target: Target, top: int, style: str) -> None:
+def command(images: tuple[str, ...], model: Path | None, target: Target, profile: "Profile | None", top: int, style: str) -> None:
     """Classify images: files, folders (searched recursively), or - for standard input.
 
     An unreadable image is reported on stderr, the others are classified all the same, and the exit status is 1.
@@ -41,7 +44,9 @@ def command(images: tuple[str, ...], model: Path | None, target: Target, top: in
     sources = list(_find(images))
     rows: list[dict[str, Any]] = []
     failed = 0
-    with Classifier(model, target=target) as classifier, progress_bars() as track:
+    if profile is not None and model is not None:
+        raise click.UsageError("--model cannot change what --profile sets")
+    with Classifier(profile.model if profile else model, target=target) as classifier, progress_bars() as track:
         note_run(classifier.session)
         for name in track(sources, "classifying"):
             try:

@@ -1,0 +1,307 @@
+"""Finds the fastest way to run a network on this machine, among those whose answers are close enough."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from benchmarks.subjects import OnnxSubject
+from edgeresnet.datasets import LabelledImages
+from edgeresnet.errors import ModelFormatError, ProviderError
+from edgeresnet.evaluation import Logits, check_classes, synthetic_images, top1
+from edgeresnet.images import Pixels
+from edgeresnet.machine import available_cores, cpu_model
+from edgeresnet.modelfile import read_model_file
+from edgeresnet.profile import Profile
+from edgeresnet.progress import Track, silent
+from edgeresnet.providers import reduced_arithmetic, start_cuda, start_openvino
+from edgeresnet.spec import DYNAMIC_PRECISIONS
+from edgeresnet.target import PROVIDERS, Target
+
+# Images of a call, by what is sought: the answer to one image as soon as possible, or many images as fast as possible.
+IMAGES_PER_CALL: Final = {"latency": 1, "throughput": 64}
+MICRO_BATCHES: Final = {"cpu": (1, 4, 16, 32), "openvino": (1, 4, 16, 32), "cuda": (32, 128, 256)}
+# A round times every candidate that is left, then drops the slower half: those of the first rounds had little time, but the fastest
+# is rarely twice as slow by chance. What is within TIE of the fastest stays: rounds that follow are longer and tell them apart.
+TIE: Final = 1.05
+FINALISTS: Final = 3
+FINAL_ROUNDS: Final = 4
+FIRST_SLICE_S: Final = 0.25
+FINAL_SLICE_S: Final = 2.5
+
+
+@dataclass(eq=False)
+class Candidate:
+    """One way to run one file.
+
+    Attributes:
+        subject: File and target.
+        images_per_call: Images of a timed call.
+        agreement: Fraction of images with the reference's class.
+        top1: Fraction of images that is right; None without labels.
+        refused: Why it was not timed; None if it was.
+        calls_ms: Times of calls.
+    """
+
+    subject: OnnxSubject
+    images_per_call: int
+    agreement: float | None = None
+    top1: float | None = None
+    refused: str | None = None
+    calls_ms: list[float] = field(default_factory=list)
+
+    @property
+    def p50_ms(self) -> float:
+        """Median time of a call."""
+        return statistics.median(self.calls_ms)
+
+    @property
+    def images_per_s(self) -> float:
+        """Images of a call over that time."""
+        return 1000 * self.images_per_call / self.p50_ms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What to look for.
+
+    Attributes:
+        objective: A key of ``IMAGES_PER_CALL``.
+        min_agreement: Least fraction of images on which a candidate has the reference's class.
+        max_drop: Largest loss of top-1 against the reference, in percentage points; None where it does not matter.
+        budget_s: Seconds to spend on timing, about.
+        exhaustive: Time every candidate to the end instead of dropping the slower ones.
+    """
+
+    objective: str = "latency"
+    min_agreement: float = 0.99
+    max_drop: float | None = None
+    budget_s: float = 90.0
+    exhaustive: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What came out.
+
+    Attributes:
+        goal: What was sought.
+        reference: File name of the model whose answers counted.
+        data: Name of the images that the answers were compared on.
+        count: Number of those.
+        ranked: The timed candidates: those that were timed to the end first, the fastest in front.
+        refused: The others, with the reason.
+        unavailable: Providers that do not start here, with the reason.
+        seconds: Time it took.
+    """
+
+    goal: Goal
+    reference: str
+    data: str
+    count: int
+    ranked: list[Candidate]
+    refused: list[Candidate]
+    unavailable: dict[str, str]
+    seconds: float
+
+    @property
+    def profile(self) -> Profile:
+        """The winner."""
+        best = self.ranked[0]
+        return Profile(
+            model=best.subject.path,
+            model_sha256=read_model_file(best.subject.path).sha256,
+            target=best.subject.target,
+            cpu=cpu_model(),
+            images_per_call=best.images_per_call,
+            p50_ms=best.p50_ms,
+        )
+
+
+def tune(
+    models: Sequence[Path],
+    goal: Goal,
+    *,
+    providers: Sequence[str] = tuple(PROVIDERS),
+    threads: int | None = None,
+    data: LabelledImages | None = None,
+    track: Track = silent,
+) -> Tuning:
+    """Measure the models on the providers of this machine.
+
+    The reference is the FP32 model, or the first if there is none, on the CPU.
+
+    Args:
+        models: ONNX files of one network in several precisions.
+        goal: What to look for.
+        providers: Names of ``PROVIDERS`` to try; those that do not start are left out.
+        threads: Most CPU threads; the default is every core that this process may use.
+        data: Images to compare the answers on, not test images: what is chosen on them is no longer tested by them. Without them,
+            synthetic images.
+        track: Progress reporter.
+
+    Raises:
+        ModelFormatError: If the models do not belong together.
+        DataError: If the classes of ``data`` are not the models'.
+        ProviderError: If nothing runs, or nothing is close enough to the reference.
+    """
+    started = time.perf_counter()
+    cores = threads or available_cores()
+    subjects = [OnnxSubject.of(path, Target(threads=cores)) for path in models]
+    _check_together(subjects)
+    if data is not None:
+        check_classes(data, subjects[0].spec.labels)
+    if goal.max_drop is not None and data is None:
+        raise ValueError("max_drop needs data")
+    images = data.images if data is not None else synthetic_images(subjects[0].spec.image_size, count=256)
+
+    images_per_call = IMAGES_PER_CALL[goal.objective]
+    unavailable = _find_unavailable(providers)
+    candidates = [
+        Candidate(replace(subject, target=target), images_per_call)
+        for subject in subjects
+        for provider in providers
+        if provider not in unavailable
+        for target in list_targets(provider, subject.spec.precision, goal.objective, cores)
+    ]
+    reference = next((subject for subject in subjects if subject.spec.precision == "fp32"), subjects[0])
+    _judge(candidates, reference, goal, images, data, track)
+    timed = [candidate for candidate in candidates if candidate.refused is None]
+    if not timed:
+        reasons = {f"{c.subject.name} on {c.subject.target.provider}: {c.refused}" for c in candidates}
+        raise ProviderError(f"nothing is left to choose from: {'; '.join(sorted(reasons) or unavailable.values())}")
+    batch = np.resize(images, (images_per_call, *images.shape[1:]))
+    return Tuning(
+        goal=goal,
+        reference=reference.name,
+        data=data.name if data is not None else "synthetic images",
+        count=len(images),
+        ranked=_rank(timed, batch, goal, track),
+        refused=[candidate for candidate in candidates if candidate.refused is not None],
+        unavailable=unavailable,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def list_targets(provider: str, precision: str, objective: str, cores: int) -> list[Target]:
+    """Every setting that can make a difference to speed.
+
+    Threads are powers of two and all cores. Streams and micro-batches matter to calls with many images only, and a dynamically
+    quantized model takes one image at a time.
+    """
+    if provider == "cuda":
+        batches: tuple[int | None, ...] = MICRO_BATCHES["cuda"] if objective == "throughput" else (None,)
+        return [Target(provider="cuda", micro_batch=batch, exact=exact) for batch in batches for exact in (True, False)]
+    counts = sorted({cores, *(1 << i for i in range(cores.bit_length()) if 1 << i < cores)})
+    is_reduced = reduced_arithmetic(PROVIDERS[provider], Target(provider=provider)) is not None
+    targets = []
+    for threads, exact in product(counts, (True, False) if is_reduced else (True,)):
+        target = Target(provider=provider, threads=threads, exact=exact)
+        if objective == "latency":
+            targets.append(target)
+            continue
+        streams = sorted({1, threads}) if provider == "cpu" else [None]
+        batches = (None,) if precision in DYNAMIC_PRECISIONS else MICRO_BATCHES[provider]
+        targets += [replace(target, streams=count, micro_batch=batch) for count, batch in product(streams, batches)]
+    return targets
+
+
+def _check_together(subjects: Sequence[OnnxSubject]) -> None:
+    first = subjects[0]
+    for subject in subjects[1:]:
+        if (subject.spec.labels, subject.spec.image_size) != (first.spec.labels, first.spec.image_size):
+            raise ModelFormatError(f"{subject.path}: has other classes or another image size than {first.path}; tune one network at a time")
+
+
+def _find_unavailable(providers: Sequence[str]) -> dict[str, str]:
+    starts: dict[str, Callable[[], object]] = {"cuda": start_cuda, "openvino": start_openvino}
+    unavailable = {}
+    for provider in providers:
+        try:
+            starts.get(provider, lambda: None)()
+        except ProviderError as error:
+            unavailable[provider] = str(error)
+    return unavailable
+
+
+def _judge(
+    candidates: list[Candidate], reference: OnnxSubject, goal: Goal, images: Pixels, data: LabelledImages | None, track: Track
+) -> None:
+    """Compare answers with the reference's, once for each file, provider and arithmetic: the other settings do not change them."""
+    expected = _answer(reference, images)
+    labels = data.labels if data is not None else None
+    verdicts: dict[tuple[Path, str, bool], tuple[float | None, float | None, str | None]] = {}
+    for candidate in track(candidates, "comparing answers"):
+        target = candidate.subject.target
+        key = (candidate.subject.path, target.provider, target.exact)
+        if key not in verdicts:
+            try:
+                answers = _answer(candidate.subject, images)
+            except ProviderError as error:
+                verdicts[key] = (None, None, str(error))
+            else:
+                agreement = float((answers.argmax(1) == expected.argmax(1)).mean())
+                share = top1(answers, labels) if labels is not None else None
+                drop = 100 * (top1(expected, labels) - share) if labels is not None and share is not None else 0.0
+                verdicts[key] = (agreement, share, _object(goal, agreement, drop))
+        candidate.agreement, candidate.top1, candidate.refused = verdicts[key]
+
+
+def _object(goal: Goal, agreement: float, drop: float) -> str | None:
+    if agreement < goal.min_agreement:
+        return f"agrees on {agreement:.2%} of the images only"
+    if goal.max_drop is not None and drop > goal.max_drop:
+        return f"loses {drop:.2f} points of top-1"
+    return None
+
+
+def _answer(subject: OnnxSubject, images: Pixels) -> Logits:
+    session = subject.load()
+    try:
+        return session.logits(images)
+    finally:
+        session.close()
+
+
+def _rank(candidates: list[Candidate], batch: Pixels, goal: Goal, track: Track) -> list[Candidate]:
+    """Time candidates in rounds, and drop the slower half after each."""
+    deadline = time.perf_counter() + goal.budget_s
+    left = list(candidates)
+    dropped: list[Candidate] = []
+    slice_s = FIRST_SLICE_S
+    while len(left) > FINALISTS and not goal.exhaustive:
+        for candidate in track(left, f"timing {len(left)} candidates"):
+            _time(candidate, batch, slice_s)
+        left.sort(key=lambda candidate: candidate.p50_ms)
+        keep = max(FINALISTS, len(left) // 2)
+        kept = [c for i, c in enumerate(left) if i < keep or c.p50_ms < TIE * left[0].p50_ms]
+        dropped = [c for c in left if c not in kept] + dropped
+        is_tie = len(kept) == len(left)
+        left, slice_s = kept, 2 * slice_s
+        if is_tie or time.perf_counter() > deadline:
+            break
+    for candidate in left:
+        candidate.calls_ms.clear()
+    for _, candidate in track(list(product(range(FINAL_ROUNDS), left)), f"timing {len(left)} finalists"):
+        _time(candidate, batch, FINAL_SLICE_S)
+        if time.perf_counter() > deadline and all(c.calls_ms for c in left) and not goal.exhaustive:
+            break
+    return sorted(left, key=lambda candidate: candidate.p50_ms) + dropped
+
+
+def _time(candidate: Candidate, batch: Pixels, seconds: float) -> None:
+    session = candidate.subject.load()
+    try:
+        session.logits(batch)
+        until = time.perf_counter() + seconds
+        while not candidate.calls_ms or time.perf_counter() < until:
+            started = time.perf_counter()
+            session.logits(batch)
+            candidate.calls_ms.append(1000 * (time.perf_counter() - started))
+    finally:
+        session.close()
