@@ -54,7 +54,7 @@ def find_warnings(record: Record) -> list[str]:
     warnings += [
         f"{result.name}, batch {latency.batch_size}: slower than FP32 here, {latency.p50_ms:.2f} against {fp32[latency.batch_size]:.2f} ms"
         for result in record.results
-        if result.precision == "int8"
+        if result.precision in ("int8", "int8-static")
         for latency in result.latency
         if latency.p50_ms > fp32.get(latency.batch_size, float("inf"))
     ]

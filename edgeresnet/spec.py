@@ -10,7 +10,7 @@ from edgeresnet.errors import ModelFormatError
 FORMAT_VERSION: Final = 1
 PREFIX: Final = "edgeresnet."
 # int8-stock is ONNX Runtime's own dynamic quantization, kept as the baseline that int8 is measured against.
-PRECISIONS: Final = ("fp32", "fp16", "int8", "int8-stock")
+PRECISIONS: Final = ("fp32", "fp16", "int8", "int8-static", "int8-stock")
 DEFAULT_PRECISIONS: Final = ("fp32", "int8")
 # Activations get their scale as the model runs, one for all images of a call.
 DYNAMIC_PRECISIONS: Final = ("int8", "int8-stock")

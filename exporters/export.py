@@ -22,6 +22,7 @@ from edgeresnet.evaluation import (
     top1,
 )
 from edgeresnet.files import replacing
+from edgeresnet.images import Pixels
 from edgeresnet.progress import Track, silent
 from edgeresnet.session import Session
 from edgeresnet.spec import PRECISIONS, Accuracy, ModelSpec
@@ -30,13 +31,14 @@ from exporters.fp16 import convert_to_fp16
 from exporters.fp32 import export_fp32
 from exporters.int8.saturation import PROBE_IMAGES, quantize_without_saturation
 from exporters.metadata import stamp, tool_versions
+from exporters.static.quantize import quantize_static_int8
 from exporters.stock import quantize_stock_int8
 
 # Sums of float32 in another order differ by about 1e-5 on logits near 10.
 MAX_FP32_DIFFERENCE: Final = 1e-3
 # Of the logits' signal over what the precision adds. FP16 reaches 60 dB on this network, its 11 bits alone would allow 66; 8-bit networks
 # of this kind reach 35 to 45 dB, and at 25 dB the noise has a twentieth of the signal's amplitude.
-MIN_SQNR_DB: Final = {"fp16": 50.0, "int8": 25.0, "int8-stock": 25.0}
+MIN_SQNR_DB: Final = {"fp16": 50.0, "int8": 25.0, "int8-static": 25.0, "int8-stock": 25.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,7 @@ def export_models(
     output: Path,
     *,
     test: LabelledImages | None = None,
+    calibration: Pixels | None = None,
     max_drop: float | None = None,
     track: Track = silent,
 ) -> list[ExportedModel]:
@@ -81,6 +84,7 @@ def export_models(
         precisions: Any of ``PRECISIONS``.
         output: Folder of the results, named ``resnet18-PRECISION.onnx``.
         test: Images to compare on; accuracy on them is stamped into the files. Without them, synthetic images are compared.
+        calibration: Training images, uint8 (N, size, size, 3), from which ``int8-static`` takes its ranges.
         max_drop: Largest loss of top-1 against the original, in percentage points, that is accepted; needs ``test``.
         track: Progress reporter.
 
@@ -88,6 +92,7 @@ def export_models(
         CheckpointError: If the weights cannot be used.
         DataError: If the classes of ``test`` are not the network's.
         ExportError: If an export differs from the original by more than its precision explains, or ``max_drop`` is exceeded.
+        ValueError: If ``int8-static`` is asked for without ``calibration``.
     """
     network = load_weights(checkpoint)
     if test is not None:
@@ -102,7 +107,7 @@ def export_models(
     exports: list[ExportedModel] = []
     for precision in precisions:
         started = time.perf_counter()
-        model = _convert(fp32, precision, size)
+        model = _convert(fp32, precision, size, calibration)
         spec = replace(network.spec, precision=precision, accuracy=None, versions=tool_versions())
         session = Session(stamp(model, spec))
         logits = collect_logits(session, images, f"checking {precision}", track)
@@ -128,13 +133,17 @@ def export_models(
     return exports
 
 
-def _convert(fp32: onnx.ModelProto, precision: str, image_size: int) -> onnx.ModelProto:
+def _convert(fp32: onnx.ModelProto, precision: str, image_size: int, calibration: Pixels | None) -> onnx.ModelProto:
     if precision == "fp32":
         return fp32
     if precision == "fp16":
         return convert_to_fp16(fp32)
     if precision == "int8":
         return quantize_without_saturation(fp32, synthetic_images(image_size, PROBE_IMAGES)).model
+    if precision == "int8-static":
+        if calibration is None:
+            raise ValueError("int8-static needs calibration images")
+        return quantize_static_int8(fp32, calibration)
     if precision == "int8-stock":
         return quantize_stock_int8(fp32)
     raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}")

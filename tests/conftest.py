@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from edgeresnet.cli import main
+from edgeresnet.evaluation import synthetic_images
 from edgeresnet.spec import CIFAR10_LABELS, CIFAR10_MEAN, CIFAR10_STD, PRECISIONS, ModelSpec
 from edgeresnet.training.model import ARCHITECTURE, build_resnet18
 from edgeresnet.training.weights import save_weights
@@ -49,7 +50,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exports(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportedModel]:
     """The exports of ``weights``, by precision."""
     folder = tmp_path_factory.mktemp("models")
-    return {exported.spec.precision: exported for exported in export_models(weights, PRECISIONS, folder)}
+    exported = export_models(weights, PRECISIONS, folder, calibration=synthetic_images(32, 64, seed=3))
+    return {model.spec.precision: model for model in exported}
 
 
 def make_image(generator: np.random.Generator, colour: int, size: int) -> Image.Image:

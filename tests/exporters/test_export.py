@@ -20,7 +20,7 @@ from exporters.stock import quantize_stock_int8
 PIXELS = synthetic_images(32, 48, seed=7)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8-stock"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8-static", "int8-stock"])
 def test_the_file_keeps_the_contract(exports, weights, precision):
     path = exports[precision].path
     assert path.name == f"resnet18-{precision}.onnx"

@@ -150,6 +150,7 @@ WRONG_CALLS = [
     (2, ("export", "none.safetensors"), "none.safetensors"),
     (2, ("export", "--precision", "int4"), "'fp32', 'fp16', 'int8'"),
     (2, ("export", "--max-drop", "0.3"), "--data"),
+    (2, ("export", "--precision", "int8-static"), "--data is missing"),
     (2, ("bench", "none.onnx"), "none.onnx"),
     (2, ("bench", "--batch-size", "0"), "--batch-size"),
     (2, ("bench", "--threads", "two"), "--threads"),

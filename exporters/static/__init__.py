@@ -1,0 +1,1 @@
+"""Static INT8: ranges of activations fixed beforehand, from calibration images."""

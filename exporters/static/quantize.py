@@ -1,0 +1,108 @@
+"""The static INT8 form: QuantizeLinear and DequantizeLinear around FP32 operators (QDQ), which runtimes fuse into integer ones."""
+
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes import common
+
+from edgeresnet.errors import ExportError
+from exporters.int8.operators import constant_array, first_input, name_of
+from exporters.int8.weights import quantize_columns
+from exporters.static.ranges import Grid, calibrate
+
+# What computes; a Relu that alone reads its result belongs to it, and runtimes run both as one.
+COMPUTING: Final = frozenset({"Conv", "Add", "Relu"})
+
+
+def quantize_static_int8(model: onnx.ModelProto, images: NDArray[Any]) -> onnx.ModelProto:
+    """Quantize the convolutions of a CNN and what lies between them, with ranges from calibration images.
+
+    Activations are uint8 with one scale, weights int8 with one scale per output channel; layers that read no quantized activation
+    (a stem on pixels, the head behind the pooling) stay in FP32. An image's result does not depend on its neighbours.
+
+    All weights are scaled so that they cannot saturate on x86 processors without VNNI (``quantize_columns``). For a CIFAR ResNet-18
+    that costs 0.1 to 0.3 dB of 35, because activations with fixed ranges are the larger error here; ONNX Runtime's own
+    static quantization, whose weights use all 8 bits, has 10 dB on such a processor.
+
+    Args:
+        model: A checked FP32 model with one input and an open batch, all tensors in it.
+        images: Training images as values of that input.
+
+    Raises:
+        ExportError: If there is no convolution to quantize.
+    """
+    quantized = ir.from_proto(onnx.shape_inference.infer_shapes(model))
+    values = [node.outputs[0] for node in quantized.graph if node.op_type in COMPUTING and not _belongs_to_relu(node.outputs[0])]
+    grids = calibrate(model, [value.name or "" for value in values], images)
+    scales = {_insert_grid(quantized.graph, value, grids[value.name or ""]): grids[value.name or ""].scale for value in values}
+    convolutions = [node for node in quantized.graph if node.op_type == "Conv" and first_input(node) in scales]
+    if not convolutions:
+        raise ExportError("nothing to quantize: no convolution reads the result of another layer")
+    for node in convolutions:
+        _quantize_parameters(quantized.graph, node, scales[first_input(node)])
+    common.RemoveUnusedNodesPass()(quantized)
+    result = ir.to_proto(quantized)
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def _belongs_to_relu(value: ir.Value) -> bool:
+    readers = list(value.consumers())
+    return len(readers) == 1 and readers[0].op_type == "Relu"
+
+
+def _insert_grid(graph: ir.Graph, value: ir.Value, grid: Grid) -> ir.Value:
+    """Let everybody read the value as its 8 bits hold it; returns that value."""
+    readers = list(value.uses())
+    scale = _constant(graph, np.array(grid.scale), f"{value.name}_scale")
+    zero_point = _constant(graph, np.array(grid.zero_point), f"{value.name}_zero_point")
+    quantize = ir.node("QuantizeLinear", [value, scale, zero_point])
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero_point])
+    quantize.outputs[0].name, dequantize.outputs[0].name = f"{value.name}_uint8", f"{value.name}_rounded"
+    producer = value.producer()
+    if producer is None:
+        raise ExportError(f"{value.name}: nothing computes it")
+    graph.insert_after(producer, [quantize, dequantize])
+    for reader in readers:
+        reader.node.replace_input_with(reader.idx, dequantize.outputs[0])
+    return dequantize.outputs[0]
+
+
+def _quantize_parameters(graph: ir.Graph, node: ir.Node, input_scale: np.float32) -> None:
+    """Weights in int8; the bias in int32 on the grid of the integer sums, so that it is added to them."""
+    weights = constant_array(node.inputs[1])
+    if weights is None:
+        raise ExportError(f"{name_of(node)}: its weights are not constant")
+    outputs, inputs, down, across = weights.shape
+    matrix = np.ascontiguousarray(weights.transpose(2, 3, 1, 0)).reshape(-1, outputs)
+    columns = quantize_columns(matrix, positions=down * across, saturation_safe=True)
+    integers = np.ascontiguousarray(columns.values.reshape(down, across, inputs, outputs).transpose(3, 2, 0, 1))
+    _replace_parameter(graph, node, 1, integers, columns.scales)
+    bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
+    if bias is not None:
+        scales = (input_scale * columns.scales).astype(np.float32)
+        _replace_parameter(graph, node, 2, np.rint(bias / scales).astype(np.int32), scales)
+
+
+def _replace_parameter(graph: ir.Graph, node: ir.Node, index: int, integers: NDArray[Any], scales: NDArray[np.float32]) -> None:
+    parameter = node.inputs[index]
+    name = (parameter.name if parameter is not None else None) or f"{name_of(node)}_{index}"
+    constants = [
+        _constant(graph, integers, f"{name}_{integers.dtype}"),
+        _constant(graph, scales, f"{name}_scales"),
+        _constant(graph, np.zeros(len(scales), integers.dtype), f"{name}_zero_points"),
+    ]
+    dequantize = ir.node("DequantizeLinear", constants, {"axis": 0})
+    dequantize.outputs[0].name = f"{name}_rounded"
+    graph.insert_before(node, dequantize)
+    node.replace_input_with(index, dequantize.outputs[0])
+
+
+def _constant(graph: ir.Graph, array: NDArray[Any], name: str) -> ir.Value:
+    constant = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    constant.shape, constant.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
+    graph.register_initializer(constant)
+    return constant

@@ -1,0 +1,61 @@
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto
+
+from edgeresnet.errors import ExportError
+from edgeresnet.evaluation import compare_logits, synthetic_images
+from edgeresnet.session import Session
+from exporters.static.quantize import quantize_static_int8
+
+IMAGES = synthetic_images(32, 64, seed=11)
+
+
+def test_onnx_runtime_computes_every_convolution_but_the_stem_in_integers(exports, tmp_path):
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(exports["int8-static"].path, options, providers=["CPUExecutionProvider"])
+    operators = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    assert (operators["QLinearConv"], operators["QLinearAdd"]) == (19, 8)
+    assert operators["Conv"] + operators["FusedConv"] == 1
+
+
+def test_the_file_has_standard_operators_only_and_int8_weights(exports):
+    model = onnx.load(exports["int8-static"].path)
+    assert {node.domain for node in model.graph.node} == {""}
+    kinds = Counter(t.data_type for t in model.graph.initializer if len(t.dims) == 4)
+    assert kinds[TensorProto.INT8] == 19
+    assert exports["int8-static"].size_bytes < 11.5e6
+
+
+def test_answers_are_close_and_do_not_depend_on_neighbours(exports):
+    session = Session(exports["int8-static"].path)
+    logits = session.logits(IMAGES)
+    assert compare_logits(Session(exports["fp32"].path).logits(IMAGES), logits).sqnr_db > 28
+    alone = np.concatenate([session.logits(image[None]) for image in IMAGES[:5]])
+    np.testing.assert_allclose(alone, logits[:5], rtol=1e-5, atol=1e-5)
+
+
+def test_no_pair_of_weights_can_saturate(exports):
+    """Two neighbouring channels of one position, with any activations, add up within 16 bits."""
+    for tensor in onnx.load(exports["int8-static"].path).graph.initializer:
+        if tensor.data_type == TensorProto.INT8 and len(tensor.dims) == 4:
+            weights = onnx.numpy_helper.to_array(tensor).astype(int)
+            pairs = weights[:, 0::2], weights[:, 1::2]
+            for sign in (1, -1):
+                assert 255 * sum(np.maximum(sign * part, 0) for part in pairs).max() < 2**15
+
+
+def test_a_network_without_inner_convolutions_is_refused():
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    info = [onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy"]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", info[:1], info[1:]), opset_imports=[onnx.helper.make_opsetid("", 18)]
+    )
+    with pytest.raises(ExportError, match="nothing to quantize"):
+        quantize_static_int8(model, np.ones((2, 4), np.float32))

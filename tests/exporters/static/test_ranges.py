@@ -1,0 +1,36 @@
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from exporters.static.ranges import Grid, calibrate, choose_grid
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 3), (-1, 3), (-5, -2), (2, 7), (0, 0)])
+def test_a_grid_holds_zero_exactly_and_covers_the_range(low, high):
+    grid = Grid.covering(low, high)
+    ends = np.array([low, 0, high], np.float32)
+    assert grid.round(ends)[1] == 0
+    np.testing.assert_allclose(grid.round(ends), ends, atol=grid.scale / 2 + 1e-6)
+    assert len(np.unique(grid.round(np.linspace(low - 9, high + 9, 5000, dtype=np.float32)))) <= 256
+
+
+def test_rare_large_values_are_clipped_and_an_even_spread_is_not():
+    generator = np.random.default_rng(0)
+    even = generator.uniform(0, 10, 20_000).astype(np.float32)
+    assert choose_grid(even, 0, 10).scale == pytest.approx(10 / 255)
+    peaked = np.abs(generator.laplace(size=20_000)).astype(np.float32)  # up to about 10
+    grid = choose_grid(peaked, 0, 40)
+    assert 6 < 255 * grid.scale < 16
+    assert np.abs(grid.round(peaked) - peaked).mean() < 0.5 * np.abs(Grid.covering(0, 40).round(peaked) - peaked).mean()
+
+
+def test_calibration_sees_all_images():
+    node = helper.make_node("Mul", ["x", "two"], ["y"])
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy"]
+    two = onnx.numpy_helper.from_array(np.float32(2), "two")
+    model = helper.make_model(helper.make_graph([node], "g", info[:1], info[1:], [two]), opset_imports=[helper.make_opsetid("", 18)])
+    images = np.zeros((70, 4), np.float32)
+    images[-1], images[3] = 5, -1  # in the last batch and in the first
+    (grid,) = calibrate(model, ["y"], images).values()
+    assert Grid.covering(-2, 10).scale * 0.3 <= grid.scale <= Grid.covering(-2, 10).scale
