@@ -15,8 +15,7 @@ from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import ModelFormatError, ProviderError
 from edgeresnet.evaluation import Logits, check_classes, synthetic_images, top1
 from edgeresnet.images import Pixels
-from edgeresnet.machine import available_cores, cpu_model
-from edgeresnet.modelfile import read_model_file
+from edgeresnet.machine import available_cores
 from edgeresnet.profile import Profile
 from edgeresnet.progress import Track, silent
 from edgeresnet.providers import reduced_arithmetic, start_cuda, start_openvino
@@ -113,14 +112,7 @@ class Tuning:
     def profile(self) -> Profile:
         """The winner."""
         best = self.ranked[0]
-        return Profile(
-            model=best.subject.path,
-            model_sha256=read_model_file(best.subject.path).sha256,
-            target=best.subject.target,
-            cpu=cpu_model(),
-            images_per_call=best.images_per_call,
-            p50_ms=best.p50_ms,
-        )
+        return Profile.of(best.subject.path, best.subject.target, images_per_call=best.images_per_call, p50_ms=best.p50_ms)
 
 
 def tune(

@@ -35,6 +35,12 @@ class Profile:
     images_per_call: int
     p50_ms: float
 
+    @classmethod
+    def of(cls, model: Path, target: Target, *, images_per_call: int, p50_ms: float) -> Self:
+        """Describe what was measured on this machine."""
+        sha256 = read_model_file(model).sha256
+        return cls(model=model, model_sha256=sha256, target=target, cpu=cpu_model(), images_per_call=images_per_call, p50_ms=p50_ms)
+
     @property
     def elsewhere(self) -> str | None:
         """A warning if this machine is not the one that it was measured on."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgeresnet.errors import EdgeResNetError, MissingExtraError, ModelFormatError, ProviderError
-from edgeresnet.machine import cpu_model, instruction_sets
+from edgeresnet.machine import cpu_model
 from edgeresnet.spec import DYNAMIC_PRECISIONS
 from edgeresnet.target import AUTO, PROVIDERS, Target
 
@@ -129,12 +129,17 @@ def open_model(content: bytes, target: Target, precision: str) -> Opened:
 
 
 def reduced_arithmetic(provider: str, target: Target) -> str | None:
-    """In what FP32 products are really computed, as a phrase; None where that is FP32."""
+    """In what FP32 products are really computed, as a phrase; None where that is FP32.
+
+    Args:
+        provider: ONNX Runtime's name of one that starts here.
+        target: Its settings.
+    """
     if target.exact or provider == PROVIDERS["cpu"]:
         return None
     if provider == PROVIDERS["cuda"]:
         return "FP32 products run in TF32 on GPUs that have it (Ampere and later)"
-    has_bfloat16 = {"amx_bf16", "avx512_bf16"} & set(instruction_sets())
+    has_bfloat16 = "BF16" in start_openvino().ep_metadata.get("OPTIMIZATION_CAPABILITIES", "").split()
     return "FP32 layers run in bfloat16 on this processor" if has_bfloat16 else None
 
 

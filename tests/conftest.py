@@ -1,6 +1,8 @@
 """A small untrained network, its exports, and folders of generated images, made once for all tests."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +95,23 @@ def real_data() -> Path:
     if not path:
         pytest.skip("EDGERESNET_DATA does not name a copy of CIFAR-10")
     return Path(path)
+
+
+@pytest.fixture(scope="session")
+def wheel_folder() -> Callable[[str], Path]:
+    """Gives a folder with one wheel and nothing that it needs, kept between runs since they are large."""
+
+    def install(wheel: str) -> Path:
+        folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgeresnet-tests" / wheel
+        if not (folder / "complete").exists():
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), wheel]
+            installed = subprocess.run(command, capture_output=True, text=True, check=False)
+            if installed.returncode:
+                pytest.skip(f"pip cannot install {wheel}: {installed.stderr.strip().splitlines()[-1]}")
+            (folder / "complete").touch()
+        return folder
+
+    return install
 
 
 @dataclass(frozen=True)

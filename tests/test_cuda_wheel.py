@@ -14,18 +14,11 @@ GPU_WHEEL = "onnxruntime-gpu==1.31.1"
 
 
 @pytest.fixture(scope="module")
-def gpu_site() -> Path:
-    """A folder with onnxruntime-gpu, kept between runs since it is 600 MB."""
+def gpu_site(wheel_folder) -> Path:
+    """A folder with onnxruntime-gpu."""
     if shutil.which("nvidia-smi"):
         pytest.skip("this machine has a GPU")
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgeresnet-tests" / GPU_WHEEL
-    if not (folder / "complete").exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), GPU_WHEEL]
-        installed = subprocess.run(command, capture_output=True, text=True, check=False)
-        if installed.returncode:
-            pytest.skip(f"pip cannot install {GPU_WHEEL}: {installed.stderr.strip().splitlines()[-1]}")
-        (folder / "complete").touch()
-    return folder
+    return wheel_folder(GPU_WHEEL)
 
 
 def run(gpu_site, *arguments):

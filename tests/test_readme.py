@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgeresnet.classifier import bundled_model
+from edgeresnet.profile import Profile
+from edgeresnet.target import Target
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^\$ edgeresnet (.+)$", README, re.MULTILINE)
@@ -26,6 +30,7 @@ def workplace(tmp_path, monkeypatch, image_folder, labelled_folder):
     Image.fromarray(pixels).save("cat.jpg")
     shutil.copytree(image_folder, "my-images")
     shutil.copytree(labelled_folder, "cifar10")
+    Profile.of(bundled_model(), Target(threads=1), images_per_call=1, p50_ms=5.0).write(Path("deploy.json"))
     return tmp_path
 
 
