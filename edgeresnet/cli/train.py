@@ -16,6 +16,7 @@ Examples:
   edgeresnet train --data my-images --epochs 60 --output runs/mine
   edgeresnet train --data my-images --resume --output runs/mine
   edgeresnet train --data my-images --init bundled --lr 0.02 --epochs 10 --output runs/tuned
+  torchrun --nproc-per-node 4 -m edgeresnet train --data cifar10 --output runs/four
 """
 
 
@@ -41,7 +42,7 @@ Examples:
     help="Weights to begin with; their head is kept if it is for the same classes. [default: fresh weights]",
 )
 @click.option("--epochs", type=int, help="Passes over the images. [default: 30]")
-@click.option("--batch-size", type=int, help="Images per step. [default: 128]")
+@click.option("--batch-size", type=int, help="Images per step, of all processes together. [default: 128]")
 @click.option("--lr", type=float, help="Peak learning rate. [default: 0.1]")
 @click.option("--image-size", type=int, help="Height and width that images are resized to. [default: 32]")
 @click.option("--seed", type=int, help="Decides everything that is random. [default: 0]")
@@ -72,6 +73,7 @@ def command(
         from edgeresnet.training.device import choose_device, computes_in_bfloat16
         from edgeresnet.training.run import run_training
         from edgeresnet.training.weights import bundled_weights
+        from edgeresnet.training.workers import join_workers
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "train") from error
     chosen = choose_device(device)
@@ -87,8 +89,10 @@ def command(
         from edgeresnet.training.download import download_cifar10
 
         download_cifar10(data)
-    with progress_bars() as track:
-        result = run_training(config, data, output, device=chosen, init=beginning, report=note, track=track)
+    with join_workers(chosen) as (workers, own_device), progress_bars() as track:
+        result = run_training(config, data, output, device=own_device, init=beginning, workers=workers, report=note, track=track)
+    if not workers.is_first:
+        return
     if not result.finished:
         note(f"stopped after {result.epochs_done} epochs and saved; go on with: edgeresnet train --data {data} --output {output} --resume")
         raise click.Abort

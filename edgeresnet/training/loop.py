@@ -15,8 +15,10 @@ from edgeresnet.spec import CIFAR10_MEAN, CIFAR10_STD
 from edgeresnet.training.augmentation import alternate_flips, crop_and_flip, cut_out, normalize
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.state import EpochRecord, TrainingState
+from edgeresnet.training.workers import Workers
 
 EVALUATION_BATCH = 256
+ALONE = Workers()
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ def train(
     *,
     after_epoch: Callable[[EpochRecord], None],
     stop: Callable[[], bool] = lambda: False,
+    workers: Workers = ALONE,
     track: Track = silent,
 ) -> None:
     """Bring ``state`` to the end of the run, or to the step after which ``stop`` says so.
@@ -45,11 +48,13 @@ def train(
         training: Images to learn from.
         validation: Images that are held out.
         stop: Asked after every step; the state can then be saved, and the run resumed exactly.
-        after_epoch: Called with the record of each finished epoch, which is in ``state.history`` already.
+        after_epoch: Called with the record of each finished epoch, which is in ``state.history`` already, in the first process.
+        workers: The processes that share the work; their number divides a batch.
         track: Progress reporter of the steps of an epoch.
     """
     device = next(state.network.parameters()).device
     statistics = _normalization(device)
+    network = workers.wrap(state.network)
     images = torch.from_numpy(training.images)
     labels = torch.from_numpy(training.labels)
     steps_per_epoch = len(training) // config.batch_size or 1
@@ -67,13 +72,20 @@ def train(
             batch = crop_and_flip(images[chosen], flips[chosen], config.crop_padding, generator)
             if config.cutout:
                 batch = cut_out(batch, config.cutout, (statistics[0] * 255).round().to("cpu", torch.uint8), generator)
-            inputs = normalize(batch.to(device, non_blocking=True), *statistics, size)
-            targets = labels[chosen].to(device, non_blocking=True)
-            _step(config, state, inputs, targets, config.lr_at(state.step, steps))
+            # Augmented as a whole, so that an image is changed in the same way however many processes there are.
+            inputs = normalize(workers.share(batch).to(device, non_blocking=True), *statistics, size)
+            targets = workers.share(labels[chosen]).to(device, non_blocking=True)
+            loss, correct = _step(config, state, network, inputs, targets, config.lr_at(state.step, steps))
+            loss, correct, stopping = workers.total(loss, correct, float(stop()))
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the loss became {loss} at step {state.step}: lower the learning rate")
+            state.loss_sum += loss
+            state.correct += int(correct)
             state.seconds += time.perf_counter() - started
-            if stop() and state.step % steps_per_epoch:
+            if stopping and state.step % steps_per_epoch:
                 return
-        measured = evaluate(state.average, validation, size, track=track)
+        measured = evaluate(state.average, validation, size, track=track) if workers.is_first else Evaluation(0.0, 0.0)
+        validation_loss, validation_top1 = workers.total(measured.loss, measured.top1)
         seen = steps_per_epoch * min(config.batch_size, len(training))
         record = EpochRecord(
             epoch=epoch + 1,
@@ -81,15 +93,16 @@ def train(
             lr=state.optimizer.param_groups[0]["lr"],
             train_loss=state.loss_sum / seen,
             train_top1=state.correct / seen,
-            validation_loss=measured.loss,
-            validation_top1=measured.top1,
+            validation_loss=validation_loss,
+            validation_top1=validation_top1,
             images_per_s=seen / state.seconds,
             seconds=state.seconds,
         )
         state.history.append(record)
         state.loss_sum, state.correct, state.seconds = 0.0, 0, 0.0
-        after_epoch(record)
-        if stop():
+        if workers.is_first:
+            after_epoch(record)
+        if any(workers.total(float(stop()))):
             return
 
 
@@ -109,23 +122,22 @@ def evaluate(network: nn.Module, data: LabelledImages, size: int, *, track: Trac
     return Evaluation(loss / len(data), correct / len(data))
 
 
-def _step(config: TrainingConfig, state: TrainingState, inputs: Tensor, targets: Tensor, lr: float) -> None:
+def _step(
+    config: TrainingConfig, state: TrainingState, network: nn.Module, inputs: Tensor, targets: Tensor, lr: float
+) -> tuple[float, float]:
+    """One step of SGD; returns the sum of the images' losses and the number that was right."""
     for group in state.optimizer.param_groups:
         group["lr"] = lr
     with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=config.amp):
-        logits = state.network(inputs)
+        logits = network(inputs)
     logits = logits.float()
     loss = functional.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
     loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-    value = loss.item()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the loss became {value} at step {state.step}: lower the learning rate")
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
     state.update_average(config.ema_decay)
-    state.loss_sum += value * len(targets)
-    state.correct += int((logits.argmax(1) == targets).sum())
+    return loss.item() * len(targets), float((logits.argmax(1) == targets).sum())
 
 
 def _plan_epoch(count: int, epoch: int, seed: int) -> tuple[Tensor, Tensor]:

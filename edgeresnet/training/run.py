@@ -21,16 +21,19 @@ from edgeresnet.files import replacing, write_text
 from edgeresnet.progress import Track, silent
 from edgeresnet.spec import CIFAR10_MEAN, CIFAR10_STD, Accuracy, ModelSpec
 from edgeresnet.training.config import TrainingConfig
-from edgeresnet.training.loop import train
+from edgeresnet.training.loop import ALONE, train
 from edgeresnet.training.model import ARCHITECTURE
 from edgeresnet.training.state import EpochRecord, TrainingState
 from edgeresnet.training.weights import TrainedNetwork, load_weights, save_weights
+from edgeresnet.training.workers import Workers
 
 STATE_FILE = "state.pt"
 WEIGHTS_FILE = "weights.safetensors"
 CONFIG_FILE = "config.json"
 LOG_FILE = "log.csv"
 PLOT_FILE = "curves.png"
+# The largest class over the smallest, from which a run says so.
+IMBALANCE = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,8 @@ class TrainingResult:
         finished: False if it was interrupted; the state in the folder then resumes it.
         epochs_done: Whole epochs so far.
         weights: The delivered weights, or None if it was interrupted.
-        accuracy: On the test split; None if it was interrupted or the data has no test split.
+        accuracy: On the test split; None if it was interrupted or the data has no test split. Only the first of several processes
+            has weights and accuracy.
     """
 
     finished: bool
@@ -57,6 +61,7 @@ def run_training(
     *,
     device: torch.device,
     init: Path | None = None,
+    workers: Workers = ALONE,
     report: Callable[[str], None] = lambda line: None,
     track: Track = silent,
 ) -> TrainingResult:
@@ -72,6 +77,7 @@ def run_training(
         output: Folder of the run.
         device: Where to train.
         init: Weights that a new run begins with; their head is kept if it is for the same classes. Fresh weights if None.
+        workers: The processes that share the work: all of them call this; the first one writes the files and reports.
         report: Receives a line of text for each noteworthy event.
         track: Progress reporter.
 
@@ -98,8 +104,14 @@ def run_training(
             state.begin_from(trained)
     elif state.classes != images.classes:
         raise CheckpointError(f"{state_path}: was trained on other classes ({', '.join(state.classes)})")
+    _check_division(config, training, workers)
+    if not workers.is_first:
+        report, track = _say_nothing, silent
     report(f"{len(training):,} images to train on, {len(validation):,} held out, {len(images.classes)} classes")
-    write_text(output / CONFIG_FILE, config.to_json() + "\n")
+    if imbalance := _describe_imbalance(images):
+        report(imbalance)
+    if workers.is_first:
+        write_text(output / CONFIG_FILE, config.to_json() + "\n")
 
     def save_epoch(record: EpochRecord) -> None:
         state.save(state_path, config)
@@ -107,12 +119,15 @@ def run_training(
         plot_history(state.history, output / PLOT_FILE)
         report(_describe(record, config.epochs))
 
-    with _deferred_interrupt() as stop:
-        train(config, state, training, validation, after_epoch=save_epoch, stop=stop.is_set, track=track)
+    with _deferred_interrupt(insists=workers.count > 1) as stop:
+        train(config, state, training, validation, after_epoch=save_epoch, stop=stop.is_set, workers=workers, track=track)
         epochs_done = len(state.history)
         if epochs_done < config.epochs:
-            state.save(state_path, config)
+            if workers.is_first:
+                state.save(state_path, config)
             return TrainingResult(finished=False, epochs_done=epochs_done)
+    if not workers.is_first:
+        return TrainingResult(finished=True, epochs_done=epochs_done)
     return _deliver(config, state, data, output, report, track)
 
 
@@ -208,6 +223,29 @@ def _check_training_data(images: LabelledImages, data: Path) -> None:
         raise DataError(f"{data}: class {fewest!r} has {counts[fewest]} image(s) to train on; it needs at least 2")
 
 
+def _check_division(config: TrainingConfig, training: LabelledImages, workers: Workers) -> None:
+    batch = min(config.batch_size, len(training))
+    if batch % workers.count:
+        raise DataError(f"a batch of {batch} images cannot be shared evenly by {workers.count} processes; fix: another --batch-size")
+
+
+def _say_nothing(line: str) -> None:
+    pass
+
+
+def _describe_imbalance(images: LabelledImages) -> str | None:
+    """A line about class sizes that differ so much that top-1 says little of the small classes."""
+    counts = count_by_class(images)
+    fewest, most = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
+    ratio = counts[most] / counts[fewest]
+    if ratio < IMBALANCE:
+        return None
+    return (
+        f"uneven classes: {counts[most]:,} images of {most!r}, {counts[fewest]:,} of {fewest!r}, {ratio:.1f} to 1; top-1 counts images, so "
+        "look at the accuracy per class (edgeresnet eval) as well"
+    )
+
+
 def _describe(record: EpochRecord, epochs: int) -> str:
     return (
         f"epoch {record.epoch}/{epochs}  {record.image_size} px  loss {record.train_loss:.3f}  train {record.train_top1:.2%}  "
@@ -216,8 +254,12 @@ def _describe(record: EpochRecord, epochs: int) -> str:
 
 
 @contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event, so that it cannot strike in the middle of a step; the second acts as usual."""
+def _deferred_interrupt(*, insists: bool) -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into an event, so that it cannot strike in the middle of a step; the second acts as usual.
+
+    Args:
+        insists: Treat the second like the first: torchrun passes on the one that the terminal has sent to every process already.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -225,7 +267,8 @@ def _deferred_interrupt() -> Iterator[threading.Event]:
 
     def request_stop(number: int, frame: FrameType | None) -> None:
         stop.set()
-        signal.signal(signal.SIGINT, previous)
+        if not insists:
+            signal.signal(signal.SIGINT, previous)
 
     previous = signal.signal(signal.SIGINT, request_stop)
     try:

@@ -180,3 +180,17 @@ def test_weight_decay_spares_norms_and_biases():
     assert {p.ndim for p in decayed["params"]} == {2, 4}
     assert {p.ndim for p in spared["params"]} == {1}
     assert (decayed["weight_decay"], spared["weight_decay"]) == (5e-4, 0.0)
+
+
+def test_uneven_classes_are_pointed_out(image_folder, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(image_folder, data)
+    for path in sorted((data / "train" / "green").iterdir())[8:]:
+        path.unlink()
+    lines = []
+    run_training(dataclasses.replace(CONFIG, epochs=1, small_sizes=()), data, tmp_path / "run", device=CPU, report=lines.append)
+    (found,) = [line for line in lines if line.startswith("uneven classes")]
+    assert "24 images of 'red', 8 of 'green', 3.0 to 1" in found
+    lines.clear()
+    run_training(dataclasses.replace(CONFIG, epochs=1, small_sizes=()), image_folder, tmp_path / "even", device=CPU, report=lines.append)
+    assert not [line for line in lines if "uneven" in line]
