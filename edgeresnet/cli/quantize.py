@@ -1,11 +1,13 @@
 """``edgeresnet quantize``."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgeresnet.cli.options import EXISTING_FILE
+from edgeresnet.cli.options import EXISTING_FILE, format_option
 from edgeresnet.cli.terminal import note, progress_bars, show
 from edgeresnet.errors import MissingExtraError
 
@@ -26,7 +28,8 @@ Examples:
     type=click.Path(dir_okay=False, path_type=Path),
     help="The result. [default: MODEL with -int8 before its suffix]",
 )
-def command(model: Path, output: Path | None) -> None:
+@format_option("table", "json")
+def command(model: Path, output: Path | None, style: str) -> None:
     """Quantize any CNN in FP32 ONNX form to dynamic INT8; no data is needed.
 
     Says for every layer what it did and why, and compares the result with MODEL, in answers and in speed, before it writes it.
@@ -40,6 +43,9 @@ def command(model: Path, output: Path | None) -> None:
         raise click.UsageError("--output is the model itself")
     with progress_bars() as track:
         result = quantize_file(model, target, track=track)
+    if style == "json":
+        print(json.dumps(asdict(result) | {"path": str(result.path)}, indent=1))
+        return
     _show_layers(result)
     parity = result.parity
     print(
