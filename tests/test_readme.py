@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeresnet.classifier import bundled_model
+from edgeresnet.classifier import Classifier, bundled_model
 from edgeresnet.profile import Profile
 from edgeresnet.target import Target
 
@@ -19,6 +19,8 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^\$ edgeresnet (.+)$", README, re.MULTILINE)
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 RECORD = json.loads((ROOT / "benchmarks" / "records" / "cpu.json").read_text())
+CARD = json.loads((ROOT / "benchmarks" / "records" / "card.json").read_text())
+MODEL_CARD = (ROOT / "edgeresnet" / "models" / "README.md").read_text()
 EMULATION = json.loads((ROOT / "benchmarks" / "records" / "emulation.json").read_text())
 
 
@@ -60,3 +62,12 @@ def test_the_emulated_figures_are_the_records():
         figures = [f"{result['sqnr_db']:.1f} dB" for result in EMULATION["results"] if result["model"] == model]
         assert f"| `{model}` | {' | '.join(figures)} |" in README
     assert f"on {EMULATION['images']} test images" in README
+
+
+def test_the_model_card_has_the_records_figures():
+    low, high = CARD["top1_interval95"]
+    assert f"{CARD['top1']:.2%} top-1, 95 % interval {low:.2%} to {high:.2%}" in MODEL_CARD
+    for shares in (CARD["per_class"].values(), *CARD["corrupted"].values()):
+        assert f"| {' | '.join(f'{share:.1%}' for share in shares)} |" in MODEL_CARD
+    assert f"is {CARD['calibration_error']:.1%}" in MODEL_CARD
+    assert CARD["checkpoint_sha256"] == Classifier().spec.checkpoint_sha256
