@@ -8,10 +8,10 @@ from typing import Any
 from benchmarks.environment import describe_environment
 from benchmarks.latency import ROUNDS, SAMPLES_FOR_P90, Timings, measure_latency, summarize
 from benchmarks.record import MeasuredAccuracy, Record, Result
-from benchmarks.subjects import OnnxSubject, OriginalSubject, Subject, check_same_weights
+from benchmarks.subjects import OnnxSubject, OriginalSubject, Subject, check_same_weights, collect_answers
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import ModelFormatError
-from edgeresnet.evaluation import SYNTHETIC_NAME, Logits, check_classes, collect_logits, synthetic_images, top1
+from edgeresnet.evaluation import SYNTHETIC_NAME, Logits, check_classes, synthetic_images, top1
 from edgeresnet.progress import Track, silent
 from edgeresnet.target import Target
 
@@ -68,20 +68,12 @@ def run_benchmark(
     timings = measure_latency(
         subjects, settings.batch_sizes, images[:256], min_time_s=settings.min_time_s, device_only=settings.device_only, track=track
     )
-    logits = [_answers(subject, images, track) for subject in subjects] if test is not None or original is not None else None
+    logits = [collect_answers(subject, images, track) for subject in subjects] if test is not None or original is not None else None
     results = [
         _summarize(subject, timing, settings, timings[0] if original is not None else None, accuracy)
         for subject, timing, accuracy in zip(subjects, timings, _accuracies(logits, len(subjects), original is not None, test), strict=True)
     ]
     return Record(environment=describe_environment(), settings=_describe(settings), results=results)
-
-
-def _answers(subject: Subject, images: Any, track: Track) -> Logits:
-    model = subject.load()
-    try:
-        return collect_logits(model, images, f"answers of {subject.name}", track)
-    finally:
-        model.close()
 
 
 def _accuracies(logits: list[Logits] | None, count: int, has_original: bool, test: LabelledImages | None) -> list[MeasuredAccuracy | None]:

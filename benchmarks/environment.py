@@ -2,10 +2,9 @@
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from edgeresnet.machine import available_cores, cpu_model, instruction_sets
+from edgeresnet.machine import available_cores, cpu_model, installed_version, instruction_sets
 
 PACKAGES = ("edgeresnet", "onnxruntime", "onnxruntime-gpu", "torch", "torchvision", "onnx", "numpy")
 
@@ -20,12 +19,5 @@ def describe_environment() -> dict[str, Any]:
         "load_average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "system": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in PACKAGES if (found := installed_version(name))},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

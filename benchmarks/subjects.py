@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeresnet.errors import MissingExtraError, ModelFormatError
+from edgeresnet.evaluation import Logits, collect_logits
 from edgeresnet.images import Pixels
 from edgeresnet.modelfile import read_model_file
+from edgeresnet.progress import Track, silent
 from edgeresnet.session import Session
 from edgeresnet.spec import ModelSpec
 from edgeresnet.target import Target
@@ -138,6 +140,15 @@ class _LoadedOriginal:
 
     def close(self) -> None:
         """Nothing to stop: PyTorch's threads sleep between calls."""
+
+
+def collect_answers(subject: Subject, images: Pixels, track: Track = silent) -> Logits:
+    """Load a model, run it over uint8 (N, size, size, 3), and close it again; returns float32 (N, classes)."""
+    model = subject.load()
+    try:
+        return collect_logits(model, images, f"answers of {subject.name}", track)
+    finally:
+        model.close()
 
 
 def check_same_weights(subjects: list[OnnxSubject], original: OriginalSubject) -> None:

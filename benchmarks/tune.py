@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -10,15 +10,15 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.subjects import OnnxSubject
+from benchmarks.subjects import OnnxSubject, collect_answers
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import ModelFormatError, ProviderError
-from edgeresnet.evaluation import Logits, check_classes, synthetic_images, top1
+from edgeresnet.evaluation import SYNTHETIC_NAME, check_classes, synthetic_images, top1
 from edgeresnet.images import Pixels
 from edgeresnet.machine import available_cores
 from edgeresnet.profile import Profile
 from edgeresnet.progress import Track, silent
-from edgeresnet.providers import reduced_arithmetic, start_cuda, start_openvino
+from edgeresnet.providers import reduced_arithmetic, start_provider
 from edgeresnet.spec import DYNAMIC_PRECISIONS
 from edgeresnet.target import PROVIDERS, Target
 
@@ -171,7 +171,7 @@ def tune(
     return Tuning(
         goal=goal,
         reference=reference.name,
-        data=data.name if data is not None else "synthetic images",
+        data=data.name if data is not None else SYNTHETIC_NAME,
         count=len(images),
         ranked=_rank(timed, batch, goal, track),
         refused=[candidate for candidate in candidates if candidate.refused is not None],
@@ -211,11 +211,10 @@ def _check_together(subjects: Sequence[OnnxSubject]) -> None:
 
 
 def _find_unavailable(providers: Sequence[str]) -> dict[str, str]:
-    starts: dict[str, Callable[[], object]] = {"cuda": start_cuda, "openvino": start_openvino}
     unavailable = {}
     for provider in providers:
         try:
-            starts.get(provider, lambda: None)()
+            start_provider(provider)
         except ProviderError as error:
             unavailable[provider] = str(error)
     return unavailable
@@ -225,7 +224,7 @@ def _judge(
     candidates: list[Candidate], reference: OnnxSubject, goal: Goal, images: Pixels, data: LabelledImages | None, track: Track
 ) -> None:
     """Compare answers with the reference's, once for each file, provider and arithmetic: the other settings do not change them."""
-    expected = _answer(reference, images)
+    expected = collect_answers(reference, images)
     labels = data.labels if data is not None else None
     verdicts: dict[tuple[Path, str, bool], tuple[float | None, float | None, str | None]] = {}
     for candidate in track(candidates, "comparing answers"):
@@ -233,7 +232,7 @@ def _judge(
         key = (candidate.subject.path, target.provider, target.exact)
         if key not in verdicts:
             try:
-                answers = _answer(candidate.subject, images)
+                answers = collect_answers(candidate.subject, images)
             except ProviderError as error:
                 verdicts[key] = (None, None, str(error))
             else:
@@ -250,14 +249,6 @@ def _object(goal: Goal, agreement: float, drop: float) -> str | None:
     if goal.max_drop is not None and drop > goal.max_drop:
         return f"loses {drop:.2f} points of top-1"
     return None
-
-
-def _answer(subject: OnnxSubject, images: Pixels) -> Logits:
-    session = subject.load()
-    try:
-        return session.logits(images)
-    finally:
-        session.close()
 
 
 def _rank(candidates: list[Candidate], batch: Pixels, goal: Goal, track: Track) -> list[Candidate]:

@@ -6,26 +6,22 @@ import os
 import platform
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from edgeresnet.errors import EdgeResNetError
-from edgeresnet.machine import affinity_cores, available_cores, cpu_model, cpu_quota, instruction_sets
+from edgeresnet.machine import affinity_cores, available_cores, cpu_model, cpu_quota, installed_version, instruction_sets
 from edgeresnet.providers import (
-    PROBE,
     library_origin,
     load_onnxruntime,
-    open_model,
     preload_cuda_libraries,
-    run_probe,
-    start_cuda,
-    start_openvino,
+    start_provider,
 )
-from edgeresnet.target import PROVIDERS, Target
+from edgeresnet.target import PROVIDERS
 
 OK: Final = "ok"
 ABSENT: Final = "absent"
@@ -73,10 +69,15 @@ def examine(asked: Sequence[str] = ()) -> list[Finding]:
     Args:
         asked: Providers that have to work: names of ``PROVIDERS``. Whatever of them is not installed is merely absent otherwise.
     """
+    owners = packages_distributions()
     return [
-        Finding("edgeresnet", OK, f"{_version('edgeresnet') or 'a checkout'} on Python {platform.python_version()}, {platform.platform()}"),
-        *_examine_packages(),
-        *_examine_wheels(),
+        Finding(
+            "edgeresnet",
+            OK,
+            f"{installed_version('edgeresnet') or 'a checkout'} on Python {platform.python_version()}, {platform.platform()}",
+        ),
+        *_examine_packages(owners),
+        *_examine_wheels(owners),
         *(_examine_provider(provider, provider in asked) for provider in PROVIDERS),
         *_examine_gpu("cuda" in asked),
         _examine_processor(),
@@ -85,9 +86,8 @@ def examine(asked: Sequence[str] = ()) -> list[Finding]:
     ]
 
 
-def _examine_packages() -> Iterator[Finding]:
+def _examine_packages(owners: Mapping[str, list[str]]) -> Iterator[Finding]:
     """Two of our import packages have names that other distributions might use as well."""
-    owners = packages_distributions()
     home = _folder_of("edgeresnet")
     for package in OUR_PACKAGES:
         others = sorted(set(owners.get(package, [])) - {"edgeresnet"})
@@ -104,8 +104,8 @@ def _folder_of(package: str) -> Path | None:
     return Path(found.origin).parent.parent if found is not None and found.origin else None
 
 
-def _examine_wheels() -> Iterator[Finding]:
-    wheels = sorted(set(packages_distributions().get("onnxruntime", [])))
+def _examine_wheels(owners: Mapping[str, list[str]]) -> Iterator[Finding]:
+    wheels = sorted(set(owners.get("onnxruntime", [])))
     versions = ", ".join(f"{wheel} {version(wheel)}" for wheel in wheels)
     if len(wheels) > 1:
         fix = f"pip uninstall {' '.join(wheels)}, then pip install 'edgeresnet[cpu]' or 'edgeresnet[gpu]'"
@@ -126,13 +126,8 @@ def _examine_wheels() -> Iterator[Finding]:
 
 def _examine_provider(provider: str, asked: bool) -> Finding:
     subject = f"provider {provider}"
-    starts: dict[str, Callable[[], object]] = {
-        "cpu": lambda: run_probe(open_model(PROBE, Target(threads=1), "fp32").session),
-        "cuda": start_cuda,
-        "openvino": start_openvino,
-    }
     try:
-        starts[provider]()
+        start_provider(provider)
     except EdgeResNetError as error:
         found, _, fix = _INSTALLATION.sub("", str(error)).partition("; fix: ")
         missing = not asked and provider != "cpu" and not _is_installed(provider)
@@ -215,15 +210,8 @@ def _examine_cores() -> Finding:
 
 def _examine_extras() -> Iterator[Finding]:
     for extra, packages in EXTRAS.items():
-        missing = [package for package in packages if _version(package) is None]
+        missing = [package for package in packages if installed_version(package) is None]
         if missing:
             yield Finding(f"edgeresnet {extra}", ABSENT, f"needs {', '.join(missing)}", f"pip install 'edgeresnet[{extra}]'")
         else:
-            yield Finding(f"edgeresnet {extra}", OK, ", ".join(f"{package} {_version(package)}" for package in packages))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+            yield Finding(f"edgeresnet {extra}", OK, ", ".join(f"{package} {installed_version(package)}" for package in packages))

@@ -1,7 +1,8 @@
-"""What this process may use of the machine, and what the machine is."""
+"""What this process may use of the machine, what the machine is, and what is installed on it."""
 
 import os
 import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +53,14 @@ def instruction_sets() -> tuple[str, ...]:
     """Which of ``RELEVANT_INSTRUCTION_SETS`` the processor has; empty where the system does not tell."""
     flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
     return tuple(name for name in RELEVANT_INSTRUCTION_SETS if name in flags)
+
+
+def installed_version(package: str) -> str | None:
+    """Version of an installed distribution, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _cpuinfo(key: str) -> str:

@@ -172,6 +172,25 @@ def _open_on_cuda(content: bytes, target: Target, precision: str) -> Opened:
     return _open_whole(lambda options: _create_on_cuda(content, options, target), target)
 
 
+def start_provider(provider: str) -> None:
+    """Make sure that a provider can run something at all.
+
+    Args:
+        provider: A key of ``PROVIDERS``.
+
+    Raises:
+        ProviderError: If it cannot start here.
+        ModelFormatError: If not even the CPU runs ``PROBE``.
+        MissingExtraError: If ONNX Runtime is not installed.
+    """
+    if provider == "cuda":
+        start_cuda()
+    elif provider == "openvino":
+        start_openvino()
+    else:
+        run_probe(_open_on_cpu(PROBE, Target(threads=1), "fp32").session)
+
+
 def start_cuda(device_id: int = 0) -> None:
     """Make sure that CUDA can run something at all.
 

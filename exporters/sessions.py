@@ -1,10 +1,22 @@
 """Runs models that need not be this project's own, so that what was made can be held against what it was made from."""
 
+from collections.abc import Iterable
 from typing import Any
+
+import onnx
 
 from edgeresnet.errors import ExportError
 from edgeresnet.machine import available_cores
 from edgeresnet.providers import load_onnxruntime, session_options
+
+
+def show_values(model: onnx.ModelProto, names: Iterable[str], element_type: int) -> bytes:
+    """The model with named intermediate values, all of one ONNX element type, among its outputs."""
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    opened.graph.output.extend(onnx.helper.make_tensor_value_info(name, element_type, None) for name in names)
+    content: bytes = opened.SerializeToString()
+    return content
 
 
 def open_session(model: bytes, *, exact_products: bool = False) -> Any:

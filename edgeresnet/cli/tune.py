@@ -9,7 +9,7 @@ import click
 
 from edgeresnet.cli.options import EXISTING_FILE, data_option, format_option
 from edgeresnet.cli.terminal import note, progress_bars, show
-from edgeresnet.target import PROVIDERS
+from edgeresnet.target import PROVIDERS, Target
 
 if TYPE_CHECKING:
     from benchmarks.tune import Candidate, Tuning
@@ -68,18 +68,17 @@ def command(
     """
     if max_drop is not None and data is None:
         raise click.UsageError("--max-drop needs --data")
+    from benchmarks.subjects import OnnxSubject
     from benchmarks.tune import Goal, tune
     from edgeresnet.classifier import bundled_model
     from edgeresnet.datasets import read_split
-    from edgeresnet.modelfile import read_model_file
-    from edgeresnet.spec import ModelSpec
 
     goal = Goal(objective=objective, min_agreement=min_agreement / 100, max_drop=max_drop, budget_s=budget, exhaustive=exhaustive)
     paths = models or (bundled_model(),)
     with progress_bars() as track:
         images = None
         if data is not None:
-            size = ModelSpec.from_metadata(read_model_file(paths[0]).metadata).image_size
+            size = OnnxSubject.of(paths[0], Target()).spec.image_size
             images = read_split(data, "train", size=size, limit=limit, track=track)
         tuning = tune(paths, goal, providers=providers or tuple(PROVIDERS), threads=threads, data=images, track=track)
     if style == "json":

@@ -34,6 +34,14 @@ class ImageShape:
         return cls(*(int(size) for size in value.shape[1:] if isinstance(size, int)))
 
 
+def add_initializer(graph: ir.Graph, array: NDArray[Any], name: str) -> ir.Value:
+    """A constant of a graph, whose name must be free."""
+    constant = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    constant.shape, constant.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
+    graph.register_initializer(constant)
+    return constant
+
+
 class Layout:
     """Emits nodes into a graph and knows which values exist in which form.
 
@@ -120,11 +128,7 @@ class Layout:
         array = np.asarray(value, np.int64) if isinstance(value, list) else np.ascontiguousarray(value)
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
-            unique = self._unique(name)
-            constant = ir.Value(name=unique, const_value=ir.tensor(array, name=unique))
-            constant.shape, constant.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
-            self._graph.register_initializer(constant)
-            self._constants[key] = constant
+            self._constants[key] = add_initializer(self._graph, array, self._unique(name))
         return self._constants[key]
 
     def emit(

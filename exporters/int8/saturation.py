@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from exporters.int8.products import PRODUCT_SUFFIX
 from exporters.int8.quantize import QuantizedModel, quantize_dynamic_int8
 from exporters.int8.weights import saturation_db
-from exporters.sessions import open_session
+from exporters.sessions import open_session, show_values
 
 # Rounding activations to 8 bits is noise near 40 dB below a layer's result: at 50 dB saturation no longer counts beside it.
 TOLERATED_DB: Final = 50.0
@@ -58,10 +58,7 @@ def find_saturating_layers(model: onnx.ModelProto, probe: NDArray[Any]) -> froze
 def _record(model: onnx.ModelProto, groups: list[list[str]], probe: NDArray[Any]) -> list[list[NDArray[Any]]]:
     """Run a model and return the named intermediate values, in groups as asked for."""
     names = sorted({name for group in groups for name in group})
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
-    opened.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None) for name in names)
     # Exact: an early layer that saturates should not accuse the later ones.
-    session = open_session(opened.SerializeToString(), exact_products=True)
+    session = open_session(show_values(model, names, onnx.TensorProto.UINT8), exact_products=True)
     found: dict[str, NDArray[Any]] = dict(zip(names, session.run(names, {session.get_inputs()[0].name: probe}), strict=True))
     return [[found[name] for name in group] for group in groups]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from edgeresnet.errors import ExportError
+from exporters.int8.layout import add_initializer
 from exporters.int8.operators import constant_array, first_input, name_of
 from exporters.int8.weights import quantize_columns
 from exporters.static.ranges import Grid, calibrate
@@ -57,8 +58,8 @@ def _belongs_to_relu(value: ir.Value) -> bool:
 def _insert_grid(graph: ir.Graph, value: ir.Value, grid: Grid) -> ir.Value:
     """Let everybody read the value as its 8 bits hold it; returns that value."""
     readers = list(value.uses())
-    scale = _constant(graph, np.array(grid.scale), f"{value.name}_scale")
-    zero_point = _constant(graph, np.array(grid.zero_point), f"{value.name}_zero_point")
+    scale = add_initializer(graph, np.array(grid.scale), f"{value.name}_scale")
+    zero_point = add_initializer(graph, np.array(grid.zero_point), f"{value.name}_zero_point")
     quantize = ir.node("QuantizeLinear", [value, scale, zero_point])
     dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero_point])
     quantize.outputs[0].name, dequantize.outputs[0].name = f"{value.name}_uint8", f"{value.name}_rounded"
@@ -91,18 +92,11 @@ def _replace_parameter(graph: ir.Graph, node: ir.Node, index: int, integers: NDA
     parameter = node.inputs[index]
     name = (parameter.name if parameter is not None else None) or f"{name_of(node)}_{index}"
     constants = [
-        _constant(graph, integers, f"{name}_{integers.dtype}"),
-        _constant(graph, scales, f"{name}_scales"),
-        _constant(graph, np.zeros(len(scales), integers.dtype), f"{name}_zero_points"),
+        add_initializer(graph, integers, f"{name}_{integers.dtype}"),
+        add_initializer(graph, scales, f"{name}_scales"),
+        add_initializer(graph, np.zeros(len(scales), integers.dtype), f"{name}_zero_points"),
     ]
     dequantize = ir.node("DequantizeLinear", constants, {"axis": 0})
     dequantize.outputs[0].name = f"{name}_rounded"
     graph.insert_before(node, dequantize)
     node.replace_input_with(index, dequantize.outputs[0])
-
-
-def _constant(graph: ir.Graph, array: NDArray[Any], name: str) -> ir.Value:
-    constant = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    constant.shape, constant.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
-    graph.register_initializer(constant)
-    return constant

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from exporters.sessions import open_session
+from exporters.sessions import open_session, show_values
 
 LEVELS: Final = 255
 # Of the error that a range is chosen by: between the square, under which rare large activations count for little, and the maximum,
@@ -64,10 +64,7 @@ def calibrate(model: onnx.ModelProto, names: Sequence[str], images: NDArray[Any]
         names: Activations.
         images: Values of the input, at least one.
     """
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
-    opened.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
-    session = open_session(opened.SerializeToString())
+    session = open_session(show_values(model, names, onnx.TensorProto.FLOAT))
     generator = np.random.default_rng(0)
     samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     low, high = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
