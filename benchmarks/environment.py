@@ -6,7 +6,19 @@ from typing import Any
 
 from edgeresnet.machine import available_cores, cpu_model, installed_version, instruction_sets
 
-PACKAGES = ("edgeresnet", "onnxruntime", "onnxruntime-gpu", "torch", "torchvision", "onnx", "numpy")
+LITERT = ("ai-edge-litert", "ai-edge-quantizer", "litert-torch")
+PACKAGES = (
+    "edgeresnet",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "torch",
+    "torchvision",
+    "onnx",
+    "numpy",
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "litert-torch",
+)
 
 
 def describe_environment() -> dict[str, Any]:

@@ -114,9 +114,8 @@ def _examine_wheels(owners: Mapping[str, list[str]]) -> Iterator[Finding]:
         module = load_onnxruntime()
     except EdgeResNetError as error:
         if wheels:
-            yield Finding(
-                "ONNX Runtime", BROKEN, f"{versions} does not load: {error.__cause__}", "reinstall it: pip install --force-reinstall"
-            )
+            fix = f"pip install --force-reinstall {' '.join(wheels)}"
+            yield Finding("ONNX Runtime", BROKEN, f"{versions} does not load: {error.__cause__}", fix)
         else:
             yield Finding("ONNX Runtime", BROKEN, "not installed", "pip install 'edgeresnet[cpu]' or 'edgeresnet[gpu]'")
     else:

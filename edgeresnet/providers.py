@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from io import StringIO
 from tempfile import TemporaryFile
@@ -191,8 +192,9 @@ def start_provider(provider: str) -> None:
         run_probe(_open_on_cpu(PROBE, Target(threads=1), "fp32").session)
 
 
+@cache
 def start_cuda(device_id: int = 0) -> None:
-    """Make sure that CUDA can run something at all.
+    """Make sure that CUDA can run something at all; where it could once, the process does not try again.
 
     Raises:
         ProviderError: If it cannot: what is there, what is missing by name, and what to do.

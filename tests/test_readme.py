@@ -22,6 +22,7 @@ RECORD = json.loads((ROOT / "benchmarks" / "records" / "cpu.json").read_text())
 CARD = json.loads((ROOT / "benchmarks" / "records" / "card.json").read_text())
 MODEL_CARD = (ROOT / "edgeresnet" / "models" / "README.md").read_text()
 EMULATION = json.loads((ROOT / "benchmarks" / "records" / "emulation.json").read_text())
+TRAINING_STEP = json.loads((ROOT / "benchmarks" / "records" / "training_step.json").read_text())
 
 
 @pytest.fixture
@@ -71,3 +72,9 @@ def test_the_model_card_has_the_records_figures():
         assert f"| {' | '.join(f'{share:.1%}' for share in shares)} |" in MODEL_CARD
     assert f"is {CARD['calibration_error']:.1%}" in MODEL_CARD
     assert CARD["checkpoint_sha256"] == Classifier().spec.checkpoint_sha256
+
+
+def test_the_figures_of_a_training_step_are_the_records():
+    assert f"spends {TRAINING_STEP['memory_kept']['prepare_share']:.1%} of its time".replace("%", " %") in README
+    assert f"is {TRAINING_STEP['speedup']:.2f} times as fast" in README
+    assert f"{TRAINING_STEP['environment']['cpu']};" in README

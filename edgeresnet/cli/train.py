@@ -71,12 +71,14 @@ def command(
     try:
         from edgeresnet.training.config import TrainingConfig
         from edgeresnet.training.device import choose_device, computes_in_bfloat16
+        from edgeresnet.training.memory import keep_freed_memory
         from edgeresnet.training.run import run_training
         from edgeresnet.training.weights import bundled_weights
         from edgeresnet.training.workers import join_workers
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "train") from error
     chosen = choose_device(device)
+    keep_freed_memory()
     beginning = bundled_weights() if init == "bundled" else Path(init) if init else None
     config = None
     if not resume:

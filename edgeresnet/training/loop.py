@@ -4,10 +4,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.profiler import record_function
 
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.progress import Track, silent
@@ -17,6 +19,8 @@ from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.state import EpochRecord, TrainingState
 from edgeresnet.training.workers import Workers
 
+# The parts of a step, under which it appears in torch.profiler.
+PARTS: Final = ("prepare", "forward", "backward", "update")
 EVALUATION_BATCH = 256
 ALONE = Workers()
 
@@ -67,14 +71,15 @@ def train(
         remaining = range(done, steps_per_epoch)
         for index in track(remaining, f"epoch {epoch + 1}/{config.epochs} at {size}x{size}", len(remaining)):
             started = time.perf_counter()
-            chosen = order[index * config.batch_size : (index + 1) * config.batch_size]
-            generator = torch.Generator().manual_seed(_mix(config.seed, 1 + state.step))
-            batch = crop_and_flip(images[chosen], flips[chosen], config.crop_padding, generator)
-            if config.cutout:
-                batch = cut_out(batch, config.cutout, (statistics[0] * 255).round().to("cpu", torch.uint8), generator)
-            # Augmented as a whole, so that an image is changed in the same way however many processes there are.
-            inputs = normalize(workers.share(batch).to(device, non_blocking=True), *statistics, size)
-            targets = workers.share(labels[chosen]).to(device, non_blocking=True)
+            with record_function("prepare"):
+                chosen = order[index * config.batch_size : (index + 1) * config.batch_size]
+                generator = torch.Generator().manual_seed(_mix(config.seed, 1 + state.step))
+                batch = crop_and_flip(images[chosen], flips[chosen], config.crop_padding, generator)
+                if config.cutout:
+                    batch = cut_out(batch, config.cutout, (statistics[0] * 255).round().to("cpu", torch.uint8), generator)
+                # Augmented as a whole, so that an image is changed in the same way however many processes there are.
+                inputs = normalize(workers.share(batch).to(device, non_blocking=True), *statistics, size)
+                targets = workers.share(labels[chosen]).to(device, non_blocking=True)
             loss, correct = _step(config, state, network, inputs, targets, config.lr_at(state.step, steps))
             loss, correct, stopping = workers.total(loss, correct, float(stop()))
             if not math.isfinite(loss):
@@ -128,15 +133,18 @@ def _step(
     """One step of SGD; returns the sum of the images' losses and the number that was right."""
     for group in state.optimizer.param_groups:
         group["lr"] = lr
-    with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=config.amp):
-        logits = network(inputs)
-    logits = logits.float()
-    loss = functional.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
-    loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
-    state.step += 1
-    state.update_average(config.ema_decay)
+    with record_function("forward"):
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=config.amp):
+            logits = network(inputs)
+        logits = logits.float()
+        loss = functional.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+    with record_function("backward"):
+        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+    with record_function("update"):
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.update_average(config.ema_decay)
     return loss.item() * len(targets), float((logits.argmax(1) == targets).sum())
 
 

@@ -1,0 +1,116 @@
+"""Where the time of a training step goes, and what it gains from keeping freed memory.
+
+``python -m benchmarks.training_step``
+"""
+
+import json
+import multiprocessing
+import statistics
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import click
+import numpy as np
+
+from benchmarks.environment import describe_environment
+from edgeresnet.datasets import LabelledImages
+from edgeresnet.evaluation import synthetic_images
+from edgeresnet.images import Pixels
+from edgeresnet.spec import CIFAR10_LABELS
+
+WARM_UP: Final = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepProfile:
+    """A training step of the default recipe.
+
+    Attributes:
+        images_per_s: Throughput.
+        step_ms: Median time of a step by its parts: preparing the batch (data and augmentation), forward, backward, update.
+        prepare_share: The first of them over their sum.
+        operators: Share of the five most expensive operators in the time of all.
+    """
+
+    images_per_s: float
+    step_ms: dict[str, float]
+    prepare_share: float
+    operators: dict[str, float]
+
+
+def profile_step(steps: int, batch_size: int, *, keep_memory: bool) -> StepProfile:
+    """Train for ``steps`` steps after the first ``WARM_UP`` ones, on generated images, under PyTorch's profiler.
+
+    Args:
+        steps: Steps to take the medians of.
+        batch_size: Images per step.
+        keep_memory: Have the C library keep freed memory, as `edgeresnet train` does. Lasts until the process ends.
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    from edgeresnet.training.config import TrainingConfig
+    from edgeresnet.training.device import choose_device, computes_in_bfloat16
+    from edgeresnet.training.loop import PARTS, train
+    from edgeresnet.training.memory import keep_freed_memory
+    from edgeresnet.training.state import TrainingState
+
+    if keep_memory:
+        keep_freed_memory()
+    device = choose_device("cpu")
+    config = TrainingConfig(epochs=1, batch_size=batch_size, amp=computes_in_bfloat16(device))
+    state = TrainingState.new(config, CIFAR10_LABELS, device)
+    images = _label(synthetic_images(config.image_size, (WARM_UP + steps) * batch_size))
+    held_out = _label(synthetic_images(config.image_size, 1))
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        train(config, state, images, held_out, after_epoch=lambda record: None)
+    events = profiled.events() or []
+    parts = {part: [event.time_range.elapsed_us() / 1e3 for event in events if event.name == part][WARM_UP:] for part in PARTS}
+    step_ms = {part: statistics.median(times) for part, times in parts.items()}
+    operators = [event for event in profiled.key_averages() if event.key not in PARTS]
+    total = sum(event.self_cpu_time_total for event in operators)
+    largest = sorted(operators, key=lambda event: event.self_cpu_time_total, reverse=True)[:5]
+    return StepProfile(
+        images_per_s=1e3 * batch_size / sum(step_ms.values()),
+        step_ms=step_ms,
+        prepare_share=step_ms["prepare"] / sum(step_ms.values()),
+        operators={event.key: event.self_cpu_time_total / total for event in largest},
+    )
+
+
+def _label(images: Pixels) -> LabelledImages:
+    labels = np.arange(len(images)) % len(CIFAR10_LABELS)
+    return LabelledImages(images=images, labels=labels, classes=CIFAR10_LABELS, name="generated images")
+
+
+def _profile_alone(steps: int, batch_size: int, *, keep_memory: bool) -> StepProfile:
+    """In a process of its own: how memory is kept cannot be taken back."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(profile_step, steps, batch_size, keep_memory=keep_memory).result()
+
+
+@click.command()
+@click.option("--steps", type=click.IntRange(min=1), default=6, show_default=True, help="Steps to take the medians of.")
+@click.option("--batch-size", type=click.IntRange(min=2), default=128, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Turns of each way of keeping memory.")
+def command(steps: int, batch_size: int, rounds: int) -> None:
+    """Profile steps of the default recipe on the CPU, with freed memory kept and handed back in turns; prints JSON."""
+    kept, handed_back = [], []
+    for _ in range(rounds):
+        kept.append(_profile_alone(steps, batch_size, keep_memory=True))
+        handed_back.append(_profile_alone(steps, batch_size, keep_memory=False))
+    kept.sort(key=lambda profile: profile.images_per_s)
+    handed_back.sort(key=lambda profile: profile.images_per_s)
+    middle = (rounds - 1) // 2
+    record = {
+        "environment": describe_environment(),
+        "batch_size": batch_size,
+        "memory_kept": asdict(kept[middle]),
+        "memory_handed_back": asdict(handed_back[middle]),
+        "speedup": kept[middle].images_per_s / handed_back[middle].images_per_s,
+    }
+    click.echo(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    command()
