@@ -5,6 +5,7 @@
 
 import json
 import multiprocessing
+import os
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -135,8 +136,8 @@ def compare(models: Sequence[OnnxSubject], original: OriginalSubject, images: Pi
     """
     check_same_weights(list(models), original)
     with TemporaryDirectory(prefix="edgeresnet-") as folder:
-        # In a process of its own: the converter leaves threads behind.
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        # In a process of its own: the converter leaves threads behind, and prints.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _print_on_stderr) as pool:
             try:
                 files = pool.submit(convert, original.path, Path(folder)).result()
             except ModuleNotFoundError as error:
@@ -160,6 +161,10 @@ def compare(models: Sequence[OnnxSubject], original: OriginalSubject, images: Pi
                 )
             )
     return results
+
+
+def _print_on_stderr() -> None:
+    os.dup2(2, 1)
 
 
 @click.command()

@@ -15,17 +15,17 @@ from edgeresnet.evaluation import Parity, compare_logits, synthetic_images
 from edgeresnet.files import replacing
 from edgeresnet.machine import available_cores
 from edgeresnet.progress import Track, silent
-from edgeresnet.spec import PREFIX, ModelSpec
+from edgeresnet.spec import ACCEPTABLE_SQNR_DB, PREFIX, ModelSpec
 from exporters.int8.quantize import LayerChoice
 from exporters.int8.saturation import PROBE_IMAGES, quantize_without_saturation
 from exporters.metadata import stamp, tool_versions
 from exporters.sessions import open_session
 
 ROUNDS: Final = 3
+# On a busy machine six times half a second mislead now and then: DenseNet-121 was 1.13 times as slow as FP32 once, 1.17 times as fast else.
+ATTEMPTS: Final = 3
 MIN_CALLS: Final = 5
 SECONDS_PER_ROUND: Final = 0.5
-# 8-bit networks reach 30 to 50 dB; at 20 dB the noise has a tenth of the signal's amplitude.
-MIN_SQNR_DB: Final = 20.0
 MAX_SLOWDOWN: Final = 1.1
 
 
@@ -54,17 +54,23 @@ class QuantizedFile:
     threads: int
 
 
-def quantize_file(source: Path, target: Path, *, track: Track = silent) -> QuantizedFile:
+def quantize_file(source: Path, target: Path, *, least_db: float = ACCEPTABLE_SQNR_DB, track: Track = silent) -> QuantizedFile:
     """Quantize a CNN in ONNX form to dynamic INT8 and write it, if it is right and fast.
 
     The model may be any CNN with one input of images of a fixed size; metadata that it has is kept, and brought up to date if it
     is this project's.
 
+    Args:
+        source: The model.
+        target: The file to write.
+        least_db: How close its outputs must be to the model's, in dB.
+        track: Progress reporter.
+
     Raises:
         ModelNotFoundError: If there is no such file.
         ModelFormatError: If it is not a valid ONNX model.
-        ExportError: If it cannot be quantized, the result is further from the original than 8 bits explain, or more than 10 %
-            slower here; nothing is written then.
+        ExportError: If it cannot be quantized, its outputs are further from the original's than ``least_db``, or it is more than
+            10 % slower here; nothing is written then.
     """
     model = _load(source)
     probe = _make_probe(model)
@@ -72,10 +78,10 @@ def quantize_file(source: Path, target: Path, *, track: Track = silent) -> Quant
     content = _keep_metadata(quantized.model)
     fp32, int8 = _measure(model.SerializeToString(), content, probe, track)
     parity = compare_logits(fp32.outputs, int8.outputs)
-    if not parity.sqnr_db >= MIN_SQNR_DB:
+    if not parity.sqnr_db >= least_db:
         raise ExportError(
-            f"{source}: the quantized outputs are {parity.sqnr_db:.1f} dB from the original's, at least {MIN_SQNR_DB:.0f} dB are needed; "
-            "nothing was written"
+            f"{source}: the quantized outputs are {parity.sqnr_db:.1f} dB from the original's, at least {least_db:g} dB are needed; "
+            "nothing was written; fix: accept that with --min-db"
         )
     if int8.milliseconds > MAX_SLOWDOWN * fp32.milliseconds:
         raise ExportError(f"{source}: INT8 is slower here, {int8.milliseconds:.2f} against {fp32.milliseconds:.2f} ms; nothing was written")
@@ -152,10 +158,13 @@ def _keep_metadata(model: onnx.ModelProto) -> bytes:
 
 
 def _measure(fp32: bytes, int8: bytes, probe: _Probe, track: Track) -> "tuple[_Rounds, _Rounds]":
-    """First output and speed of both, one live session at a time, in alternating rounds."""
-    contestants = _Rounds(fp32), _Rounds(int8)
-    for contestant in track(contestants * ROUNDS, "checking and timing"):
-        contestant.run(probe.calls())
+    """First output and speed of both, one live session at a time, in alternating rounds; in more of them before it is called slow."""
+    contestants = original, quantized = _Rounds(fp32), _Rounds(int8)
+    for _ in range(ATTEMPTS):
+        for contestant in track(contestants * ROUNDS, "checking and timing"):
+            contestant.run(probe.calls())
+        if quantized.milliseconds <= MAX_SLOWDOWN * original.milliseconds:
+            break
     return contestants
 
 

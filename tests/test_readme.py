@@ -22,6 +22,8 @@ RECORD = json.loads((ROOT / "benchmarks" / "records" / "cpu.json").read_text())
 CARD = json.loads((ROOT / "benchmarks" / "records" / "card.json").read_text())
 MODEL_CARD = (ROOT / "edgeresnet" / "models" / "README.md").read_text()
 EMULATION = json.loads((ROOT / "benchmarks" / "records" / "emulation.json").read_text())
+LITERT = json.loads((ROOT / "benchmarks" / "records" / "litert.json").read_text())
+NETWORKS = json.loads((ROOT / "benchmarks" / "records" / "networks.json").read_text())
 TRAINING_STEP = json.loads((ROOT / "benchmarks" / "records" / "training_step.json").read_text())
 
 
@@ -78,3 +80,16 @@ def test_the_figures_of_a_training_step_are_the_records():
     assert f"spends {TRAINING_STEP['memory_kept']['prepare_share']:.1%} of its time".replace("%", " %") in README
     assert f"is {TRAINING_STEP['speedup']:.2f} times as fast" in README
     assert f"{TRAINING_STEP['environment']['cpu']};" in README
+
+
+def test_the_figures_of_other_networks_are_the_records():
+    for r in NETWORKS["results"]:
+        figures = f"{r['speedup']:.2f}x | {r['int8_db']:.1f} dB | {r['stock_db']:.1f} dB | {r['layers_in_int8']} of {r['layers']}"
+        assert f"| {r['network']} | {figures} |" in README
+
+
+def test_the_figures_beside_litert_are_the_records():
+    for r in LITERT["results"]:
+        figures = f"{r['p50_ms']:.2f} | {r['sqnr_db']:.1f} dB | {r['agreement']:.2%}"
+        assert f"| `{r['model']}` | {r['runtime']} | {figures} |" in README
+    assert f"{LITERT['images']:,} test images against the PyTorch original" in README

@@ -10,6 +10,7 @@ import click
 from edgeresnet.cli.options import EXISTING_FILE, format_option
 from edgeresnet.cli.terminal import note, progress_bars, show
 from edgeresnet.errors import MissingExtraError
+from edgeresnet.spec import ACCEPTABLE_SQNR_DB
 
 if TYPE_CHECKING:
     from exporters.quantize import QuantizedFile
@@ -28,8 +29,9 @@ Examples:
     type=click.Path(dir_okay=False, path_type=Path),
     help="The result. [default: MODEL with -int8 before its suffix]",
 )
+@click.option("--min-db", type=float, default=ACCEPTABLE_SQNR_DB, show_default=True, help="SQNR that the answers must reach.")
 @format_option("table", "json")
-def command(model: Path, output: Path | None, style: str) -> None:
+def command(model: Path, output: Path | None, min_db: float, style: str) -> None:
     """Quantize any CNN in FP32 ONNX form to dynamic INT8; no data is needed.
 
     Says for every layer what it did and why, and compares the result with MODEL, in answers and in speed, before it writes it.
@@ -42,7 +44,7 @@ def command(model: Path, output: Path | None, style: str) -> None:
     if target.resolve() == model.resolve():
         raise click.UsageError("--output is the model itself")
     with progress_bars() as track:
-        result = quantize_file(model, target, track=track)
+        result = quantize_file(model, target, least_db=min_db, track=track)
     if style == "json":
         print(json.dumps(asdict(result) | {"path": str(result.path)}, indent=1))
         return

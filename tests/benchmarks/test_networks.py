@@ -7,6 +7,7 @@ from benchmarks import networks
 
 def test_a_network_is_quantized_and_compared_with_the_stock_form(monkeypatch):
     monkeypatch.setattr(networks, "SIZE", 64)
+    monkeypatch.setattr(networks, "ROUNDS", 1)
     monkeypatch.setattr(networks.os, "sched_setaffinity", lambda pid, cores: None)
     result = CliRunner().invoke(networks.command, ["--network", "resnet18"])
     assert result.exit_code == 0, result.output

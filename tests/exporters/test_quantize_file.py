@@ -59,10 +59,8 @@ def test_a_model_of_this_project_keeps_its_description(exports, tmp_path):
 
 def test_a_wrong_or_a_slow_result_is_not_written(tmp_path, monkeypatch):
     source = save(convolutions(), (3, 24, 24), tmp_path / "any.onnx")
-    monkeypatch.setattr(quantize, "MIN_SQNR_DB", 90.0)
-    with pytest.raises(ExportError, match=r"the quantized outputs are .* dB.*nothing was written"):
-        quantize_file(source, tmp_path / "small.onnx")
-    monkeypatch.setattr(quantize, "MIN_SQNR_DB", 20.0)
+    with pytest.raises(ExportError, match=r"the quantized outputs are .* dB.*at least 90 dB.*nothing was written; fix: .*--min-db"):
+        quantize_file(source, tmp_path / "small.onnx", least_db=90)
     monkeypatch.setattr(quantize, "MAX_SLOWDOWN", 0.001)
     with pytest.raises(ExportError, match=r"INT8 is slower here, .* against .* ms; nothing was written"):
         quantize_file(source, tmp_path / "small.onnx")
