@@ -31,6 +31,7 @@ from exporters.fp16 import convert_to_fp16
 from exporters.fp32 import export_fp32
 from exporters.int8.saturation import PROBE_IMAGES, quantize_without_saturation
 from exporters.metadata import stamp, tool_versions
+from exporters.static.amx import fuse_for_amx
 from exporters.static.quantize import quantize_static_int8
 from exporters.stock import quantize_stock_int8
 
@@ -71,6 +72,7 @@ def export_models(
     *,
     test: LabelledImages | None = None,
     calibration: Pixels | None = None,
+    for_amx: bool = False,
     max_drop: float | None = None,
     track: Track = silent,
 ) -> list[ExportedModel]:
@@ -85,6 +87,7 @@ def export_models(
         output: Folder of the results, named ``resnet18-PRECISION.onnx``.
         test: Images to compare on; accuracy on them is stamped into the files. Without them, synthetic images are compared.
         calibration: Training images, uint8 (N, size, size, 3), from which ``int8-static`` takes its ranges.
+        for_amx: Give ``int8-static`` the form of ``fuse_for_amx``.
         max_drop: Largest loss of top-1 against the original, in percentage points, that is accepted; needs ``test``.
         track: Progress reporter.
 
@@ -107,7 +110,7 @@ def export_models(
     exports: list[ExportedModel] = []
     for precision in precisions:
         started = time.perf_counter()
-        model = _convert(fp32, precision, size, calibration)
+        model = _convert(fp32, precision, size, calibration, for_amx=for_amx)
         spec = replace(network.spec, precision=precision, accuracy=None, versions=tool_versions())
         session = Session(stamp(model, spec))
         logits = collect_logits(session, images, f"checking {precision}", track)
@@ -133,7 +136,7 @@ def export_models(
     return exports
 
 
-def _convert(fp32: onnx.ModelProto, precision: str, image_size: int, calibration: Pixels | None) -> onnx.ModelProto:
+def _convert(fp32: onnx.ModelProto, precision: str, image_size: int, calibration: Pixels | None, *, for_amx: bool) -> onnx.ModelProto:
     if precision == "fp32":
         return fp32
     if precision == "fp16":
@@ -143,7 +146,8 @@ def _convert(fp32: onnx.ModelProto, precision: str, image_size: int, calibration
     if precision == "int8-static":
         if calibration is None:
             raise ValueError("int8-static needs calibration images")
-        return quantize_static_int8(fp32, calibration)
+        portable = quantize_static_int8(fp32, calibration)
+        return fuse_for_amx(portable) if for_amx else portable
     if precision == "int8-stock":
         return quantize_stock_int8(fp32)
     raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}")

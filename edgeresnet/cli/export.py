@@ -8,6 +8,7 @@ import click
 from edgeresnet.cli.options import EXISTING_FILE, data_option, limit_option
 from edgeresnet.cli.terminal import note, progress_bars, show
 from edgeresnet.errors import MissingExtraError
+from edgeresnet.machine import instruction_sets
 from edgeresnet.spec import DEFAULT_PRECISIONS, PRECISIONS
 
 if TYPE_CHECKING:
@@ -44,6 +45,12 @@ Examples:
 @data_option
 @limit_option
 @click.option(
+    "--amx",
+    "for_amx",
+    is_flag=True,
+    help="Give int8-static the form for x86 processors with AMX; others run it more slowly.",
+)
+@click.option(
     "--max-drop",
     type=click.FloatRange(min=0),
     help="Fail if top-1 falls by more than this many percentage points; needs --data.",
@@ -54,6 +61,7 @@ def command(
     output: Path,
     data: Path | None,
     limit: int | None,
+    for_amx: bool,
     max_drop: float | None,
 ) -> None:
     """Convert weights to ONNX models (without CHECKPOINT the bundled ones) and compare each with the original.
@@ -64,6 +72,8 @@ def command(
         raise click.UsageError("--max-drop and --limit need --data")
     if data is None and "int8-static" in precisions:
         raise click.UsageError("int8-static takes its ranges from training images: --data is missing")
+    if for_amx and "int8-static" not in precisions:
+        raise click.UsageError("--amx is a form of int8-static: --precision int8-static is missing")
     try:
         from edgeresnet.training.weights import bundled_weights, load_weights
         from exporters.export import export_models
@@ -79,9 +89,18 @@ def command(
         if data is not None and "int8-static" in precisions:
             calibration = read_split(data, "train", size=size, limit=CALIBRATION_IMAGES, track=track).images
         exports = export_models(
-            weights, tuple(dict.fromkeys(precisions)), output, test=test, calibration=calibration, max_drop=max_drop, track=track
+            weights,
+            tuple(dict.fromkeys(precisions)),
+            output,
+            test=test,
+            calibration=calibration,
+            for_amx=for_amx,
+            max_drop=max_drop,
+            track=track,
         )
     _show_table(exports)
+    if "int8-static" in precisions and not for_amx and "amx_int8" in instruction_sets():
+        note("this processor has AMX: --amx gives int8-static a form for it; bench shows what it gains")
     note("next:")
     note(f"  edgeresnet bench {' '.join(str(exported.path) for exported in exports)}" + (f" --data {data}" if data else ""))
     note(f"  edgeresnet predict IMAGE --model {exports[-1].path}")

@@ -72,6 +72,18 @@ def test_export_writes_and_names_what_to_do_next(run_cli, weights, labelled_fold
     assert Session(tmp_path / "out" / "resnet18-int8.onnx").spec.accuracy.count == 30
 
 
+def test_export_points_out_amx_where_it_is(run_cli, weights, labelled_folder, tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        shutil.copytree(labelled_folder / "test", tmp_path / "images" / split)
+    arguments = ("export", weights, "--output", tmp_path, "--data", tmp_path / "images", "--precision", "int8-static")
+    monkeypatch.setattr("edgeresnet.cli.export.instruction_sets", lambda: ("avx2", "amx_int8"))
+    assert "this processor has AMX: --amx gives int8-static a form for it" in run_cli(*arguments).err
+    fused = run_cli(*arguments, "--amx")
+    assert (fused.status, "has AMX" in fused.err) == (0, False)
+    operators = json.loads(run_cli("info", tmp_path / "resnet18-int8-static.onnx", "--format", "json").out)["operators"]
+    assert operators["QLinearConv"] == 19
+
+
 def test_info_tells_what_is_in_the_file(run_cli, exports):
     path = exports["int8"].path
     facts = json.loads(run_cli("info", path, "--format", "json").out)
@@ -154,6 +166,7 @@ WRONG_CALLS = [
     (2, ("export", "--precision", "int4"), "'fp32', 'fp16', 'int8'"),
     (2, ("export", "--max-drop", "0.3"), "--data"),
     (2, ("export", "--precision", "int8-static"), "--data is missing"),
+    (2, ("export", "--amx"), "--precision int8-static is missing"),
     (2, ("bench", "none.onnx"), "none.onnx"),
     (2, ("bench", "--batch-size", "0"), "--batch-size"),
     (2, ("bench", "--threads", "two"), "--threads"),
