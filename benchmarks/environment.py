@@ -6,7 +6,6 @@ from typing import Any
 
 from edgeresnet.machine import available_cores, cpu_model, installed_version, instruction_sets
 
-LITERT = ("ai-edge-litert", "ai-edge-quantizer", "litert-torch")
 PACKAGES = (
     "edgeresnet",
     "onnxruntime",

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.environment import describe_environment
 from edgeresnet.datasets import LabelledImages
-from edgeresnet.evaluation import synthetic_images
+from edgeresnet.evaluation import SYNTHETIC_NAME, synthetic_images
 from edgeresnet.images import Pixels
 from edgeresnet.spec import CIFAR10_LABELS
 
@@ -80,13 +80,17 @@ def profile_step(steps: int, batch_size: int, *, keep_memory: bool) -> StepProfi
 
 def _label(images: Pixels) -> LabelledImages:
     labels = np.arange(len(images)) % len(CIFAR10_LABELS)
-    return LabelledImages(images=images, labels=labels, classes=CIFAR10_LABELS, name="generated images")
+    return LabelledImages(images=images, labels=labels, classes=CIFAR10_LABELS, name=SYNTHETIC_NAME)
 
 
 def _profile_alone(steps: int, batch_size: int, *, keep_memory: bool) -> StepProfile:
     """In a process of its own: how memory is kept cannot be taken back."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(profile_step, steps, batch_size, keep_memory=keep_memory).result()
+
+
+def _choose_middle(profiles: list[StepProfile]) -> StepProfile:
+    return sorted(profiles, key=lambda profile: profile.images_per_s)[(len(profiles) - 1) // 2]
 
 
 @click.command()
@@ -99,15 +103,13 @@ def command(steps: int, batch_size: int, rounds: int) -> None:
     for _ in range(rounds):
         kept.append(_profile_alone(steps, batch_size, keep_memory=True))
         handed_back.append(_profile_alone(steps, batch_size, keep_memory=False))
-    kept.sort(key=lambda profile: profile.images_per_s)
-    handed_back.sort(key=lambda profile: profile.images_per_s)
-    middle = (rounds - 1) // 2
+    usual, usual_without = _choose_middle(kept), _choose_middle(handed_back)
     record = {
         "environment": describe_environment(),
         "batch_size": batch_size,
-        "memory_kept": asdict(kept[middle]),
-        "memory_handed_back": asdict(handed_back[middle]),
-        "speedup": kept[middle].images_per_s / handed_back[middle].images_per_s,
+        "memory_kept": asdict(usual),
+        "memory_handed_back": asdict(usual_without),
+        "speedup": usual.images_per_s / usual_without.images_per_s,
     }
     click.echo(json.dumps(record, indent=1))
 

@@ -83,7 +83,7 @@ def quantize_file(source: Path, target: Path, *, least_db: float = ACCEPTABLE_SQ
             f"{source}: the quantized outputs are {parity.sqnr_db:.1f} dB from the original's, at least {least_db:g} dB are needed; "
             "nothing was written; fix: accept that with --min-db"
         )
-    if int8.milliseconds > MAX_SLOWDOWN * fp32.milliseconds:
+    if _is_slow(int8, fp32):
         raise ExportError(f"{source}: INT8 is slower here, {int8.milliseconds:.2f} against {fp32.milliseconds:.2f} ms; nothing was written")
     with replacing(target) as temporary:
         temporary.write_bytes(content)
@@ -163,9 +163,13 @@ def _measure(fp32: bytes, int8: bytes, probe: _Probe, track: Track) -> "tuple[_R
     for _ in range(ATTEMPTS):
         for contestant in track(contestants * ROUNDS, "checking and timing"):
             contestant.run(probe.calls())
-        if quantized.milliseconds <= MAX_SLOWDOWN * original.milliseconds:
+        if not _is_slow(quantized, original):
             break
     return contestants
+
+
+def _is_slow(int8: "_Rounds", fp32: "_Rounds") -> bool:
+    return int8.milliseconds > MAX_SLOWDOWN * fp32.milliseconds
 
 
 class _Rounds:
