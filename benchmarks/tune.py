@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.subjects import OnnxSubject, collect_answers
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import ModelFormatError, ProviderError
-from edgeresnet.evaluation import SYNTHETIC_NAME, check_classes, synthetic_images, top1
+from edgeresnet.evaluation import SYNTHETIC_NAME, Logits, check_classes, synthetic_images, top1
 from edgeresnet.images import Pixels
 from edgeresnet.machine import available_cores
 from edgeresnet.profile import Profile
@@ -225,22 +225,25 @@ def _judge(
 ) -> None:
     """Compare answers with the reference's, once for each file, provider and arithmetic: the other settings do not change them."""
     expected = collect_answers(reference, images)
-    labels = data.labels if data is not None else None
-    verdicts: dict[tuple[Path, str, bool], tuple[float | None, float | None, str | None]] = {}
+    answers: dict[tuple[Path, str, bool], Logits | ProviderError] = {(reference.path, "cpu", True): expected}
     for candidate in track(candidates, "comparing answers"):
         target = candidate.subject.target
         key = (candidate.subject.path, target.provider, target.exact)
-        if key not in verdicts:
+        if key not in answers:
             try:
-                answers = collect_answers(candidate.subject, images)
+                answers[key] = collect_answers(candidate.subject, images)
             except ProviderError as error:
-                verdicts[key] = (None, None, str(error))
-            else:
-                agreement = float((answers.argmax(1) == expected.argmax(1)).mean())
-                share = top1(answers, labels) if labels is not None else None
-                drop = 100 * (top1(expected, labels) - share) if labels is not None and share is not None else 0.0
-                verdicts[key] = (agreement, share, _object(goal, agreement, drop))
-        candidate.agreement, candidate.top1, candidate.refused = verdicts[key]
+                answers[key] = error
+        found = answers[key]
+        if isinstance(found, ProviderError):
+            candidate.refused = str(found)
+            continue
+        candidate.agreement = float((found.argmax(1) == expected.argmax(1)).mean())
+        drop = 0.0
+        if data is not None:
+            candidate.top1 = top1(found, data.labels)
+            drop = 100 * (top1(expected, data.labels) - candidate.top1)
+        candidate.refused = _object(goal, candidate.agreement, drop)
 
 
 def _object(goal: Goal, agreement: float, drop: float) -> str | None:

@@ -17,9 +17,10 @@ from edgeresnet.cli.terminal import note, note_run, progress_bars, show
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import DataError
 from edgeresnet.progress import Track
-from edgeresnet.target import Target
+from edgeresnet.target import PROVIDERS, Target
 
 if TYPE_CHECKING:
+    from benchmarks.subjects import OnnxSubject
     from edgeresnet.profile import Profile
 
 EPILOG = """\b
@@ -87,18 +88,14 @@ def command(
 
     if profile is not None and models:
         raise click.UsageError("MODEL cannot change what --profile sets")
+    subjects = [OnnxSubject.of(path, target) for path in models or (profile.model if profile else bundled_model(),)]
+    providers = {_try(subject) for subject in subjects}
     settings = BenchSettings(
         target=target,
         batch_sizes=tuple(dict.fromkeys(batch_sizes)),
         min_time_s=min_time,
-        device_only=target.provider == "cuda",
+        device_only=PROVIDERS["cuda"] in providers,
     )
-    subjects = [OnnxSubject.of(path, target) for path in models or (profile.model if profile else bundled_model(),)]
-    for subject in subjects:
-        # What cannot run should say so before minutes of measuring.
-        session = subject.load()
-        note_run(session)
-        session.close()
     with progress_bars() as track:
         original = None if no_original else OriginalSubject.of(checkpoint, target.cores)
         test = _read_test(data, download, subjects[0].spec.image_size, limit, track)
@@ -111,6 +108,14 @@ def command(
         show(build_table(record))
     for warning in find_warnings(record):
         note(f"warning: {warning}")
+
+
+def _try(subject: "OnnxSubject") -> str:
+    """Open and close a model, since what cannot run should say so before minutes of measuring; returns its provider."""
+    session = subject.load()
+    note_run(session)
+    session.close()
+    return session.provider
 
 
 def _read_test(data: Path | None, download: bool, size: int, limit: int | None, track: Track) -> LabelledImages | None:

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from edgeresnet.training.state import EpochRecord, TrainingState
 from edgeresnet.training.workers import Workers
 
 # The parts of a step, under which it appears in torch.profiler.
-PARTS: Final = ("prepare", "forward", "backward", "update")
+PREPARE, FORWARD, BACKWARD, UPDATE = PARTS = ("prepare", "forward", "backward", "update")
 EVALUATION_BATCH = 256
 ALONE = Workers()
 
@@ -71,7 +70,7 @@ def train(
         remaining = range(done, steps_per_epoch)
         for index in track(remaining, f"epoch {epoch + 1}/{config.epochs} at {size}x{size}", len(remaining)):
             started = time.perf_counter()
-            with record_function("prepare"):
+            with record_function(PREPARE):
                 chosen = order[index * config.batch_size : (index + 1) * config.batch_size]
                 generator = torch.Generator().manual_seed(_mix(config.seed, 1 + state.step))
                 batch = crop_and_flip(images[chosen], flips[chosen], config.crop_padding, generator)
@@ -133,14 +132,14 @@ def _step(
     """One step of SGD; returns the sum of the images' losses and the number that was right."""
     for group in state.optimizer.param_groups:
         group["lr"] = lr
-    with record_function("forward"):
+    with record_function(FORWARD):
         with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=config.amp):
             logits = network(inputs)
         logits = logits.float()
         loss = functional.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
-    with record_function("backward"):
+    with record_function(BACKWARD):
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-    with record_function("update"):
+    with record_function(UPDATE):
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1

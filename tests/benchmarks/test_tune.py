@@ -74,15 +74,15 @@ def test_what_answers_differently_is_left_out_with_the_reason(exports, labelled_
             tensor.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(tensor), tensor.name))
     spec = ModelSpec.from_metadata({entry.key: entry.value for entry in model.metadata_props})
     (tmp_path / "wrong.onnx").write_bytes(stamp(model, replace(spec, precision="fp16")))
-    tuning = tune([exports["fp32"].path, tmp_path / "wrong.onnx"], Goal(budget_s=0), threads=1, providers=["cpu"])
+    test = read_split(labelled_folder, "test")
+    right = replace(test, labels=Session(exports["fp32"].path).logits(test.images).argmax(1))
+    paths = [exports["fp32"].path, tmp_path / "wrong.onnx"]
+    tuning = tune(paths, Goal(budget_s=0), threads=1, providers=["cpu"], data=right)
     assert [c.subject.name for c in tuning.ranked] == ["resnet18-fp32.onnx"]
     (wrong,) = tuning.refused
     assert wrong.refused == f"agrees on {wrong.agreement:.2%} of the images only"
     assert wrong.agreement < 0.5
 
-    test = read_split(labelled_folder, "test")
-    right = replace(test, labels=Session(exports["fp32"].path).logits(test.images).argmax(1))
-    paths = [exports["fp32"].path, tmp_path / "wrong.onnx"]
     (wrong,) = tune(paths, Goal(min_agreement=0, max_drop=1, budget_s=0), threads=1, providers=["cpu"], data=right).refused
     assert wrong.refused == f"loses {100 * (1 - wrong.top1):.2f} points of top-1"
 

@@ -3,19 +3,23 @@ import json
 import pytest
 
 from edgeresnet.machine import cpu_model
+from edgeresnet.profile import Profile
+from edgeresnet.target import Target
 
 
 @pytest.fixture
-def profile(run_cli, exports, tmp_path):
+def profile(exports, tmp_path):
     path = tmp_path / "deploy.json"
-    result = run_cli("tune", exports["int8"].path, "--budget", 0, "--threads", 1, "--provider", "cpu", "--output", path)
-    assert result.status == 0, result.err
-    assert "resnet18-int8.onnx" in result.out
-    assert f"predict --profile {path}" in result.err
+    Profile.of(exports["int8"].path, Target(threads=1), images_per_call=1, p50_ms=1.0).write(path)
     return path
 
 
-def test_a_profile_takes_the_place_of_model_and_settings(run_cli, profile, labelled_folder):
+def test_a_profile_takes_the_place_of_model_and_settings(run_cli, exports, labelled_folder, tmp_path):
+    profile = tmp_path / "deploy.json"
+    result = run_cli("tune", exports["int8"].path, "--budget", 0, "--threads", 1, "--provider", "cpu", "--output", profile)
+    assert result.status == 0, result.err
+    assert "resnet18-int8.onnx" in result.out
+    assert f"predict --profile {profile}" in result.err
     image = labelled_folder / "test" / "cat" / "0.png"
     tuned = run_cli("predict", image, "--profile", profile, "--format", "json")
     assert (tuned.status, tuned.err) == (0, "")
