@@ -1,8 +1,10 @@
-"""Augmentation of whole batches of uint8 images at once, as array arithmetic: no worker processes needed."""
+"""Augmentation and normalization of whole batches of uint8 images at once, as array arithmetic: no worker processes needed."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from edgeresnet.spec import CIFAR10_MEAN, CIFAR10_STD
 
 
 def alternate_flips(first: Tensor, epoch: int) -> Tensor:
@@ -55,6 +57,11 @@ def cut_out(images: Tensor, side: int, fill: Tensor, generator: torch.Generator)
     inside_columns = (columns >= left) & (columns < left + side)
     mask = inside_rows[:, :, None] & inside_columns[:, None, :]
     return torch.where(mask[..., None], fill, images)
+
+
+def normalization(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, float32 (3,) each, that ``normalize`` takes."""
+    return torch.tensor(CIFAR10_MEAN, device=device), torch.tensor(CIFAR10_STD, device=device)
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor, size: int) -> Tensor:

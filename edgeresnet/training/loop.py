@@ -12,8 +12,7 @@ from torch.profiler import record_function
 
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.progress import Track, silent
-from edgeresnet.spec import CIFAR10_MEAN, CIFAR10_STD
-from edgeresnet.training.augmentation import alternate_flips, crop_and_flip, cut_out, normalize
+from edgeresnet.training.augmentation import alternate_flips, crop_and_flip, cut_out, normalization, normalize
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.state import EpochRecord, TrainingState
 from edgeresnet.training.workers import Workers
@@ -56,7 +55,7 @@ def train(
         track: Progress reporter of the steps of an epoch.
     """
     device = next(state.network.parameters()).device
-    statistics = _normalization(device)
+    statistics = normalization(device)
     network = workers.wrap(state.network)
     images = torch.from_numpy(training.images)
     labels = torch.from_numpy(training.labels)
@@ -115,7 +114,7 @@ def evaluate(network: nn.Module, data: LabelledImages, size: int, *, track: Trac
     """Measure a network (normalized float in, logits out; in eval mode) on images resized to ``size``."""
     network.eval()
     device = next(network.parameters()).device
-    statistics = _normalization(device)
+    statistics = normalization(device)
     loss, correct = 0.0, 0
     for start in track(range(0, len(data), EVALUATION_BATCH), "validating", math.ceil(len(data) / EVALUATION_BATCH)):
         batch = torch.from_numpy(data.images[start : start + EVALUATION_BATCH]).to(device)
@@ -157,7 +156,3 @@ def _plan_epoch(count: int, epoch: int, seed: int) -> tuple[Tensor, Tensor]:
 def _mix(seed: int, stream: int) -> int:
     """A seed for one of many independent streams of a run."""
     return (seed * 0x9E3779B97F4A7C15 + stream * 0xBF58476D1CE4E5B9) % 2**63
-
-
-def _normalization(device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.tensor(CIFAR10_MEAN, device=device), torch.tensor(CIFAR10_STD, device=device)

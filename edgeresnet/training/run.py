@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from csv import DictWriter
 from dataclasses import dataclass, fields, replace
-from importlib.metadata import version
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -14,17 +13,17 @@ from types import FrameType
 
 import torch
 
-from edgeresnet.datasets import LabelledImages, MissingSplitError, count_by_class, hold_out, read_split
+from edgeresnet.datasets import LabelledImages, count_by_class, hold_out, read_split
 from edgeresnet.errors import CheckpointError, DataError
-from edgeresnet.evaluation import collect_logits, top1
 from edgeresnet.files import replacing, write_text
 from edgeresnet.progress import Track, silent
-from edgeresnet.spec import CIFAR10_MEAN, CIFAR10_STD, Accuracy, ModelSpec
+from edgeresnet.spec import Accuracy
 from edgeresnet.training.config import TrainingConfig
-from edgeresnet.training.loop import ALONE, train
-from edgeresnet.training.model import ARCHITECTURE
+from edgeresnet.training.delivery import deliver
+from edgeresnet.training.loop import ALONE, evaluate, train
+from edgeresnet.training.norms import estimate_norms
 from edgeresnet.training.state import EpochRecord, TrainingState
-from edgeresnet.training.weights import TrainedNetwork, load_weights, save_weights
+from edgeresnet.training.weights import TrainedNetwork, load_weights
 from edgeresnet.training.workers import Workers
 
 STATE_FILE = "state.pt"
@@ -68,8 +67,9 @@ def run_training(
     """Start a run, or resume the one in ``output``.
 
     Order of events: the training split is read and a part of it held out; after every epoch the state, the log and the plot are
-    written; at the end the averaged weights are written, and only then the test split is read, once, and the accuracy on it
-    stamped into the weights. Ctrl-C ends the run after the step at hand and saves the state; a second one ends it at once.
+    written; at the end the averaged weights get normalization statistics of their own and are written, and only then the test
+    split is read, once, and the accuracy on it stamped into the weights. Ctrl-C ends the run after the step at hand and saves the
+    state; a second one ends it at once.
 
     Args:
         config: Settings of a new run, or None to resume with the settings that the state holds.
@@ -128,7 +128,11 @@ def run_training(
             return TrainingResult(finished=False, epochs_done=epochs_done)
     if not workers.is_first:
         return TrainingResult(finished=True, epochs_done=epochs_done)
-    return _deliver(config, state, data, output, report, track)
+    estimate_norms(state.average, training.images, config.image_size, track=track)
+    report(f"normalization estimated anew  validation {evaluate(state.average, validation, config.image_size).top1:.2%}")
+    weights = output / WEIGHTS_FILE
+    accuracy = deliver(state.average.state_dict(), state.classes, config.image_size, data, weights, report=report, track=track)
+    return TrainingResult(finished=True, epochs_done=epochs_done, weights=weights, accuracy=accuracy)
 
 
 def format_log(history: list[EpochRecord]) -> str:
@@ -169,41 +173,6 @@ def plot_history(history: list[EpochRecord], path: Path) -> None:
         axes.legend()
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, metadata={"Software": None})
-
-
-def _deliver(
-    config: TrainingConfig,
-    state: TrainingState,
-    data: Path,
-    output: Path,
-    report: Callable[[str], None],
-    track: Track,
-) -> TrainingResult:
-    weights = output / WEIGHTS_FILE
-    spec = ModelSpec(
-        labels=state.classes,
-        image_size=config.image_size,
-        mean=CIFAR10_MEAN,
-        std=CIFAR10_STD,
-        architecture=ARCHITECTURE,
-        precision="fp32",
-        checkpoint_sha256="",
-        versions={name: version(name) for name in ("edgeresnet", "torch", "torchvision")},
-    )
-    averaged = state.average.state_dict()
-    save_weights(weights, averaged, spec)
-    try:
-        test = read_split(data, "test", size=config.image_size, track=track)
-    except MissingSplitError:
-        report("the data has no test split: the weights carry no accuracy")
-        return TrainingResult(finished=True, epochs_done=config.epochs, weights=weights)
-    if test.classes != state.classes:
-        raise DataError(f"{data}: the classes of the test split are not those of the training split; {weights} is complete but untested")
-    # Measured on what was stored: the weights rounded to half precision.
-    logits = collect_logits(load_weights(weights), test.images, "measuring on the test split", track)
-    accuracy = Accuracy(top1=top1(logits, test.labels), count=len(test), data=test.name)
-    save_weights(weights, averaged, replace(spec, accuracy=accuracy))
-    return TrainingResult(finished=True, epochs_done=config.epochs, weights=weights, accuracy=accuracy)
 
 
 def _name_beginning(config: TrainingConfig, trained: TrainedNetwork | None) -> TrainingConfig:

@@ -1,0 +1,68 @@
+"""The last step of training: weights in a file that knows its accuracy."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from torch import Tensor
+
+from edgeresnet.datasets import MissingSplitError, read_split
+from edgeresnet.errors import DataError
+from edgeresnet.evaluation import collect_logits, top1
+from edgeresnet.progress import Track
+from edgeresnet.spec import CIFAR10_MEAN, CIFAR10_STD, Accuracy, ModelSpec
+from edgeresnet.training.model import ARCHITECTURE
+from edgeresnet.training.weights import load_weights, save_weights
+
+
+def deliver(
+    state: Mapping[str, Tensor],
+    classes: tuple[str, ...],
+    image_size: int,
+    data: Path,
+    target: Path,
+    *,
+    report: Callable[[str], None],
+    track: Track,
+) -> Accuracy | None:
+    """Write weights, and only then read the test split, once, and stamp the accuracy on it into them.
+
+    Args:
+        state: State dictionary of ``build_resnet18``.
+        classes: Class names, in the order of the logits.
+        image_size: Height and width that the network is made for.
+        data: Where the test split is.
+        target: File to write.
+        report: Receives a line of text if there is no test split.
+        track: Progress reporter.
+
+    Returns:
+        The accuracy, or None without a test split.
+
+    Raises:
+        DataError: If the test split has other classes or cannot be read; the weights are complete then, but untested.
+    """
+    spec = ModelSpec(
+        labels=classes,
+        image_size=image_size,
+        mean=CIFAR10_MEAN,
+        std=CIFAR10_STD,
+        architecture=ARCHITECTURE,
+        precision="fp32",
+        checkpoint_sha256="",
+        versions={name: version(name) for name in ("edgeresnet", "torch", "torchvision")},
+    )
+    save_weights(target, state, spec)
+    try:
+        test = read_split(data, "test", size=image_size, track=track)
+    except MissingSplitError:
+        report("the data has no test split: the weights carry no accuracy")
+        return None
+    if test.classes != classes:
+        raise DataError(f"{data}: the classes of the test split are not those of the training split; {target} is complete but untested")
+    # Measured on what was stored: the weights rounded to half precision.
+    logits = collect_logits(load_weights(target), test.images, "measuring on the test split", track)
+    accuracy = Accuracy(top1=top1(logits, test.labels), count=len(test), data=test.name)
+    save_weights(target, state, replace(spec, accuracy=accuracy))
+    return accuracy
