@@ -25,7 +25,7 @@ SIZE: Final = 224
 IMAGES: Final = 8
 # Each times both forms in turns for three seconds: too little on a machine that is not quiet.
 ROUNDS: Final = 5
-NETWORKS: Final = ("resnet34", "resnet50", "densenet121", "mobilenet_v2", "squeezenet1_1")
+NETWORKS: Final = ("resnet34", "resnet50", "densenet121", "googlenet", "regnet_y_400mf", "mobilenet_v2", "squeezenet1_1")
 
 
 @dataclass(frozen=True, kw_only=True)
