@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from edgeresnet.cli.options import EXISTING_FILE, data_option
-from edgeresnet.cli.terminal import note, progress_bars
+from edgeresnet.cli.terminal import note, progress_bars, show_weights
 from edgeresnet.errors import MissingExtraError
 
 EPILOG = """\b
@@ -42,5 +42,4 @@ def command(weights: tuple[Path, ...], data: Path | None, output: Path, validati
     fraction = validation_fraction or TrainingConfig.validation_fraction
     with progress_bars() as track:
         result = average_weights(weights, data, output, validation_fraction=fraction, report=note, track=track)
-    accuracy = f", {result.accuracy}" if result.accuracy else ""
-    print(f"{result.path}{accuracy}\nnext: edgeresnet export {result.path} --data {data}")
+    show_weights(result.path, result.accuracy, data)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from edgeresnet.progress import Track, length, silent
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from edgeresnet.session import Session
+    from edgeresnet.spec import Accuracy
 
 T = TypeVar("T")
 
@@ -34,6 +36,11 @@ def note_run(session: "Session") -> None:
         note(f"note: {len(left)} of {len(session.placement)} nodes run on the CPU: {list_operators(left)}")
     if session.arithmetic is not None:
         note(f"note: {session.arithmetic}; --exact forbids it")
+
+
+def show_weights(path: Path, accuracy: "Accuracy | None", data: Path) -> None:
+    """Print where trained weights are, how good, and what to do with them next."""
+    print(f"{path}{f', {accuracy}' if accuracy else ''}\nnext: edgeresnet export {path} --data {data}")
 
 
 def show(renderable: "RenderableType") -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from edgeresnet.cli.options import EXISTING_FILE, data_option
-from edgeresnet.cli.terminal import note, progress_bars
+from edgeresnet.cli.terminal import note, progress_bars, show_weights
 from edgeresnet.errors import MissingExtraError
 
 EPILOG = """\b
@@ -95,8 +95,7 @@ def command(
         result = run_training(config, data, output, device=own_device, init=beginning, workers=workers, report=note, track=track)
     if not workers.is_first:
         return
-    if not result.finished:
+    if result.weights is None:
         note(f"stopped after {result.epochs_done} epochs and saved; go on with: edgeresnet train --data {data} --output {output} --resume")
         raise click.Abort
-    accuracy = f", {result.accuracy}" if result.accuracy else ""
-    print(f"{result.weights}{accuracy}\nnext: edgeresnet export {result.weights} --data {data}")
+    show_weights(result.weights, result.accuracy, data)
