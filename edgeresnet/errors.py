@@ -42,3 +42,7 @@ class ExportError(EdgeResNetError, RuntimeError):
 
 class CheckpointError(EdgeResNetError, ValueError):
     """A weights file or a training state cannot be used."""
+
+
+class CompilerError(EdgeResNetError, RuntimeError):
+    """There is no C++ compiler, or it does not take what it is given."""

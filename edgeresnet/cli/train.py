@@ -48,6 +48,11 @@ Examples:
 @click.option("--seed", type=int, help="Decides everything that is random. [default: 0]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--amp/--no-amp", default=None, help="bfloat16 autocast. [default: where the device computes in bfloat16]")
+@click.option(
+    "--winograd/--no-winograd",
+    default=None,
+    help="3x3 convolutions by Winograd's algorithm. [default: in float32 on a CPU with a C++ compiler]",
+)
 def command(
     data: Path | None,
     download: bool,
@@ -56,6 +61,7 @@ def command(
     recipe: Path | None,
     init: str | None,
     device: str,
+    winograd: bool | None,
     **settings: Any,
 ) -> None:
     """Train the CIFAR ResNet-18, from scratch or from trained weights.
@@ -92,7 +98,9 @@ def command(
 
         download_cifar10(data)
     with join_workers(chosen) as (workers, own_device), progress_bars() as track:
-        result = run_training(config, data, output, device=own_device, init=beginning, workers=workers, report=note, track=track)
+        result = run_training(
+            config, data, output, device=own_device, winograd=winograd, init=beginning, workers=workers, report=note, track=track
+        )
     if not workers.is_first:
         return
     if result.weights is None:

@@ -14,7 +14,7 @@ from types import FrameType
 import torch
 
 from edgeresnet.datasets import LabelledImages, count_by_class, hold_out, read_split
-from edgeresnet.errors import CheckpointError, DataError
+from edgeresnet.errors import CheckpointError, CompilerError, DataError, ProviderError
 from edgeresnet.files import replacing, write_text
 from edgeresnet.progress import Track, silent
 from edgeresnet.spec import Accuracy
@@ -24,6 +24,7 @@ from edgeresnet.training.loop import ALONE, evaluate, train
 from edgeresnet.training.norms import estimate_norms
 from edgeresnet.training.state import EpochRecord, TrainingState
 from edgeresnet.training.weights import TrainedNetwork, load_weights
+from edgeresnet.training.winograd import use_winograd
 from edgeresnet.training.workers import Workers
 
 STATE_FILE = "state.pt"
@@ -59,6 +60,7 @@ def run_training(
     output: Path,
     *,
     device: torch.device,
+    winograd: bool | None = None,
     init: Path | None = None,
     workers: Workers = ALONE,
     report: Callable[[str], None] = lambda line: None,
@@ -76,6 +78,8 @@ def run_training(
         data: Any layout that ``edgeresnet.datasets`` reads.
         output: Folder of the run.
         device: Where to train.
+        winograd: Compute 3x3 convolutions by Winograd's algorithm, which takes float32 on the CPU and a C++ compiler. None for
+            wherever it can.
         init: Weights that a new run begins with; their head is kept if it is for the same classes. Fresh weights if None.
         workers: The processes that share the work: all of them call this; the first one writes the files and reports.
         report: Receives a line of text for each noteworthy event.
@@ -85,6 +89,8 @@ def run_training(
         DataError: If the data cannot be used.
         CheckpointError: If there is a run in the folder already (new runs), or none (resuming), or it is of other classes, or
             ``init`` is not a weights file, or not the one that the settings name.
+        CompilerError: If ``winograd`` was asked for and there is no compiler for it.
+        ProviderError: If it was asked for where it cannot be: on a GPU, or in bfloat16.
     """
     state_path = output / STATE_FILE
     state: TrainingState | None = None
@@ -110,6 +116,7 @@ def run_training(
     report(f"{len(training):,} images to train on, {len(validation):,} held out, {len(images.classes)} classes")
     if imbalance := _describe_imbalance(images):
         report(imbalance)
+    _choose_convolutions(state, config, device, winograd, report)
     if workers.is_first:
         write_text(output / CONFIG_FILE, config.to_json() + "\n")
 
@@ -196,6 +203,27 @@ def _check_division(config: TrainingConfig, training: LabelledImages, workers: W
     batch = min(config.batch_size, len(training))
     if batch % workers.count:
         raise DataError(f"a batch of {batch} images cannot be shared evenly by {workers.count} processes; fix: another --batch-size")
+
+
+def _choose_convolutions(
+    state: TrainingState, config: TrainingConfig, device: torch.device, winograd: bool | None, report: Callable[[str], None]
+) -> None:
+    """Have Winograd's algorithm compute the state's convolutions, unless it is not wanted or, where nothing was said, it cannot."""
+    if winograd is False:
+        return
+    if device.type != "cpu" or config.amp:
+        if winograd:
+            raise ProviderError(f"Winograd's convolutions take float32 on the CPU, not {'bfloat16' if config.amp else device.type}")
+        return
+    try:
+        count = use_winograd(state.network)
+        use_winograd(state.average)
+    except CompilerError as error:
+        if winograd:
+            raise
+        report(f"{error}: all convolutions are PyTorch's, which is slower")
+    else:
+        report(f"{count} convolutions by Winograd's algorithm")
 
 
 def _say_nothing(line: str) -> None:
