@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, and what it gains from keeping freed memory.
+"""Where the time of a training step goes, and what it gains from Winograd's convolutions and from keeping freed memory.
 
 ``python -m benchmarks.training_step``
 """
@@ -20,11 +20,17 @@ from edgeresnet.images import Pixels
 from edgeresnet.spec import CIFAR10_LABELS
 
 WARM_UP: Final = 2
+# The ways to take a step: as usual, and with one thing left out.
+WAYS: Final[dict[str, dict[str, bool]]] = {
+    "usual": {},
+    "pytorch_convolutions": {"winograd": False},
+    "memory_handed_back": {"keep_memory": False},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepProfile:
-    """A training step of the default recipe.
+    """A training step of the default recipe in float32.
 
     Attributes:
         images_per_s: Throughput.
@@ -39,27 +45,31 @@ class StepProfile:
     operators: dict[str, float]
 
 
-def profile_step(steps: int, batch_size: int, *, keep_memory: bool) -> StepProfile:
+def profile_step(steps: int, batch_size: int, *, winograd: bool = True, keep_memory: bool = True) -> StepProfile:
     """Train for ``steps`` steps after the first ``WARM_UP`` ones, on generated images, under PyTorch's profiler.
 
     Args:
         steps: Steps to take the medians of.
         batch_size: Images per step.
+        winograd: Compute 3x3 convolutions by Winograd's algorithm, as `edgeresnet train` does in float32.
         keep_memory: Have the C library keep freed memory, as `edgeresnet train` does. Lasts until the process ends.
     """
     from torch.profiler import ProfilerActivity, profile
 
     from edgeresnet.training.config import TrainingConfig
-    from edgeresnet.training.device import choose_device, computes_in_bfloat16
+    from edgeresnet.training.device import choose_device
     from edgeresnet.training.loop import PARTS, train
     from edgeresnet.training.memory import keep_freed_memory
     from edgeresnet.training.state import TrainingState
+    from edgeresnet.training.winograd import use_winograd
 
     if keep_memory:
         keep_freed_memory()
     device = choose_device("cpu")
-    config = TrainingConfig(epochs=1, batch_size=batch_size, amp=computes_in_bfloat16(device))
+    config = TrainingConfig(epochs=1, batch_size=batch_size)
     state = TrainingState.new(config, CIFAR10_LABELS, device)
+    if winograd:
+        use_winograd(state.network)
     images = _label(synthetic_images(config.image_size, (WARM_UP + steps) * batch_size))
     held_out = _label(synthetic_images(config.image_size, 1))
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
@@ -83,10 +93,10 @@ def _label(images: Pixels) -> LabelledImages:
     return LabelledImages(images=images, labels=labels, classes=CIFAR10_LABELS, name=SYNTHETIC_NAME)
 
 
-def _profile_alone(steps: int, batch_size: int, *, keep_memory: bool) -> StepProfile:
+def _profile_alone(steps: int, batch_size: int, ways: dict[str, bool]) -> StepProfile:
     """In a process of its own: how memory is kept cannot be taken back."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(profile_step, steps, batch_size, keep_memory=keep_memory).result()
+        return pool.submit(profile_step, steps, batch_size, **ways).result()
 
 
 def _choose_middle(profiles: list[StepProfile]) -> StepProfile:
@@ -96,20 +106,19 @@ def _choose_middle(profiles: list[StepProfile]) -> StepProfile:
 @click.command()
 @click.option("--steps", type=click.IntRange(min=1), default=6, show_default=True, help="Steps to take the medians of.")
 @click.option("--batch-size", type=click.IntRange(min=2), default=128, show_default=True)
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Turns of each way of keeping memory.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Turns of each way.")
 def command(steps: int, batch_size: int, rounds: int) -> None:
-    """Profile steps of the default recipe on the CPU, with freed memory kept and handed back in turns; prints JSON."""
-    kept, handed_back = [], []
+    """Profile steps of the default recipe in float32 on the CPU, as usual and in turns without what makes them fast; prints JSON."""
+    profiles: dict[str, list[StepProfile]] = {name: [] for name in WAYS}
     for _ in range(rounds):
-        kept.append(_profile_alone(steps, batch_size, keep_memory=True))
-        handed_back.append(_profile_alone(steps, batch_size, keep_memory=False))
-    usual, usual_without = _choose_middle(kept), _choose_middle(handed_back)
+        for name, way in WAYS.items():
+            profiles[name].append(_profile_alone(steps, batch_size, way))
+    usual = {name: _choose_middle(taken) for name, taken in profiles.items()}
     record = {
         "environment": describe_environment(),
         "batch_size": batch_size,
-        "memory_kept": asdict(usual),
-        "memory_handed_back": asdict(usual_without),
-        "speedup": usual.images_per_s / usual_without.images_per_s,
+        **{name: asdict(profile) for name, profile in usual.items()},
+        "speedup": {name: usual["usual"].images_per_s / profile.images_per_s for name, profile in usual.items() if name != "usual"},
     }
     click.echo(json.dumps(record, indent=1))
 
