@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, and what it gains from Winograd's convolutions and from keeping freed memory.
+"""Where the time of a training step goes, and what makes it fast.
 
 ``python -m benchmarks.training_step``
 """
@@ -18,6 +18,7 @@ from edgeresnet.datasets import LabelledImages
 from edgeresnet.evaluation import SYNTHETIC_NAME, synthetic_images
 from edgeresnet.images import Pixels
 from edgeresnet.spec import CIFAR10_LABELS
+from edgeresnet.training.process import keep_freed_memory, let_idle_threads_sleep
 
 WARM_UP: Final = 2
 # The ways to take a step: as usual, and with one thing left out.
@@ -25,6 +26,7 @@ WAYS: Final[dict[str, dict[str, bool]]] = {
     "usual": {},
     "pytorch_convolutions": {"winograd": False},
     "memory_handed_back": {"keep_memory": False},
+    "threads_spin": {"threads_sleep": False},
 }
 
 
@@ -45,7 +47,9 @@ class StepProfile:
     operators: dict[str, float]
 
 
-def profile_step(steps: int, batch_size: int, *, winograd: bool = True, keep_memory: bool = True) -> StepProfile:
+def profile_step(
+    steps: int, batch_size: int, *, winograd: bool = True, keep_memory: bool = True, threads_sleep: bool = True
+) -> StepProfile:
     """Train for ``steps`` steps after the first ``WARM_UP`` ones, on generated images, under PyTorch's profiler.
 
     Args:
@@ -53,18 +57,20 @@ def profile_step(steps: int, batch_size: int, *, winograd: bool = True, keep_mem
         batch_size: Images per step.
         winograd: Compute 3x3 convolutions by Winograd's algorithm, as `edgeresnet train` does in float32.
         keep_memory: Have the C library keep freed memory, as `edgeresnet train` does. Lasts until the process ends.
+        threads_sleep: Have idle threads sleep, as `edgeresnet train` does. Takes effect if PyTorch has not been imported.
     """
+    if keep_memory:
+        keep_freed_memory()
+    if threads_sleep:
+        let_idle_threads_sleep()
     from torch.profiler import ProfilerActivity, profile
 
     from edgeresnet.training.config import TrainingConfig
     from edgeresnet.training.device import choose_device
     from edgeresnet.training.loop import PARTS, train
-    from edgeresnet.training.memory import keep_freed_memory
     from edgeresnet.training.state import TrainingState
     from edgeresnet.training.winograd import use_winograd
 
-    if keep_memory:
-        keep_freed_memory()
     device = choose_device("cpu")
     config = TrainingConfig(epochs=1, batch_size=batch_size)
     state = TrainingState.new(config, CIFAR10_LABELS, device)
@@ -94,7 +100,7 @@ def _label(images: Pixels) -> LabelledImages:
 
 
 def _profile_alone(steps: int, batch_size: int, ways: dict[str, bool]) -> StepProfile:
-    """In a process of its own: how memory is kept cannot be taken back."""
+    """In a process of its own: what memory and threads were told cannot be taken back."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(profile_step, steps, batch_size, **ways).result()
 

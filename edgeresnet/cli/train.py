@@ -9,6 +9,7 @@ import click
 from edgeresnet.cli.options import EXISTING_FILE, data_option
 from edgeresnet.cli.terminal import note, progress_bars, show_weights
 from edgeresnet.errors import MissingExtraError
+from edgeresnet.training.process import keep_freed_memory, let_idle_threads_sleep
 
 EPILOG = """\b
 Examples:
@@ -74,17 +75,17 @@ def command(
         raise click.UsageError("--data is missing: where are the images?")
     if resume and (given or recipe or init):
         raise click.UsageError("--resume takes the settings from the run itself: leave --recipe, --init and the other settings out")
+    keep_freed_memory()
+    let_idle_threads_sleep()
     try:
         from edgeresnet.training.config import TrainingConfig
         from edgeresnet.training.device import choose_device, computes_in_bfloat16
-        from edgeresnet.training.memory import keep_freed_memory
         from edgeresnet.training.run import run_training
         from edgeresnet.training.weights import bundled_weights
         from edgeresnet.training.workers import join_workers
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "train") from error
     chosen = choose_device(device)
-    keep_freed_memory()
     beginning = bundled_weights() if init == "bundled" else Path(init) if init else None
     config = None
     if not resume:

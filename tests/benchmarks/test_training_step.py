@@ -10,7 +10,7 @@ def test_a_step_is_profiled_by_its_parts_with_and_without_what_makes_it_fast():
     result = CliRunner().invoke(command, ["--steps", "1", "--batch-size", "32", "--rounds", "1"])
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
-    for way in ("usual", "pytorch_convolutions", "memory_handed_back"):
+    for way in ("usual", "pytorch_convolutions", "memory_handed_back", "threads_spin"):
         profile = record[way]
         assert list(profile["step_ms"]) == ["prepare", "forward", "backward", "update"]
         step = sum(profile["step_ms"].values())
@@ -20,5 +20,5 @@ def test_a_step_is_profiled_by_its_parts_with_and_without_what_makes_it_fast():
         assert 0.5 < sum(profile["operators"].values()) < 1
     assert record["speedup"] == {
         way: pytest.approx(record["usual"]["images_per_s"] / record[way]["images_per_s"])
-        for way in ("pytorch_convolutions", "memory_handed_back")
+        for way in ("pytorch_convolutions", "memory_handed_back", "threads_spin")
     }
