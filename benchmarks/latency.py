@@ -17,6 +17,7 @@ from benchmarks.subjects import Execution, Subject
 from edgeresnet.images import Pixels
 from edgeresnet.progress import Track, silent
 from edgeresnet.session import Session
+from edgeresnet.timing import time_calls
 
 # A live idle session takes time from the one that is measured (its threads spin: 3.5 ms alone, 24 ms beside four of them),
 # so models are opened one after the other. The machine's speed drifts, so each is visited in several rounds.
@@ -68,7 +69,11 @@ def measure_latency(
     calls: dict[tuple[int, int], list[float]] = defaultdict(list)
     device: dict[tuple[int, int], list[float]] = defaultdict(list)
     executions: dict[int, Execution] = {}
-    share = _Share(min_time_s / ROUNDS, -(-min_samples // ROUNDS))
+
+    def visit(call: Callable[[], object]) -> list[float]:
+        time_calls(call, seconds=WARMUP_SECONDS, least=WARMUP_CALLS)
+        return time_calls(call, seconds=min_time_s / ROUNDS, least=-(-min_samples // ROUNDS))
+
     visits = list(product(range(ROUNDS), range(len(subjects))))
     for _, index in track(visits, "timing"):
         started = time.perf_counter()
@@ -78,11 +83,11 @@ def measure_latency(
         try:
             for batch_size in batch_sizes:
                 batch = np.resize(images, (batch_size, *images.shape[1:]))
-                calls[index, batch_size] += _time_calls(partial(model.logits, batch), share)
+                calls[index, batch_size] += visit(partial(model.logits, batch))
                 if device_only and isinstance(model, Session):
                     bound = model.bind(batch_size)
                     bound.write(batch)
-                    device[index, batch_size] += _time_calls(bound.run, share)
+                    device[index, batch_size] += visit(bound.run)
         finally:
             model.close()
     return [
@@ -116,26 +121,3 @@ def summarize(
         device_p50_ms=statistics.median(device_ms) if device_ms else None,
         samples_ms=[round(t, 4) for t in calls_ms],
     )
-
-
-@dataclass(frozen=True)
-class _Share:
-    """What one visit owes: seconds of timed calls and a number of them, at least."""
-
-    seconds: float
-    samples: int
-
-
-def _time_calls(call: Callable[[], object], share: _Share) -> list[float]:
-    warm_until = time.perf_counter() + WARMUP_SECONDS
-    warmed = 0
-    while warmed < WARMUP_CALLS or time.perf_counter() < warm_until:
-        call()
-        warmed += 1
-    times: list[float] = []
-    began = time.perf_counter()
-    while len(times) < share.samples or time.perf_counter() - began < share.seconds:
-        started = time.perf_counter()
-        call()
-        times.append(1000 * (time.perf_counter() - started))
-    return times

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from edgeresnet.progress import Track, silent
 from edgeresnet.providers import reduced_arithmetic, start_provider
 from edgeresnet.spec import DYNAMIC_PRECISIONS
 from edgeresnet.target import PROVIDERS, Target
+from edgeresnet.timing import time_calls
 
 # Images of a call, by what is sought: the answer to one image as soon as possible, or many images as fast as possible.
 IMAGES_PER_CALL: Final = {"latency": 1, "throughput": 64}
@@ -284,10 +286,6 @@ def _time(candidate: Candidate, batch: Pixels, seconds: float) -> None:
     session = candidate.subject.load()
     try:
         session.logits(batch)
-        until = time.perf_counter() + seconds
-        while not candidate.calls_ms or time.perf_counter() < until:
-            started = time.perf_counter()
-            session.logits(batch)
-            candidate.calls_ms.append(1000 * (time.perf_counter() - started))
+        candidate.calls_ms += time_calls(partial(session.logits, batch), seconds=seconds)
     finally:
         session.close()

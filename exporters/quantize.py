@@ -1,7 +1,6 @@
 """Quantizes any CNN in a file, and proves the result before it is written."""
 
 import statistics
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +15,7 @@ from edgeresnet.files import replacing
 from edgeresnet.machine import available_cores
 from edgeresnet.progress import Track, silent
 from edgeresnet.spec import ACCEPTABLE_SQNR_DB, PREFIX, ModelSpec
+from edgeresnet.timing import time_calls
 from exporters.int8.quantize import LayerChoice
 from exporters.int8.saturation import PROBE_IMAGES, quantize_without_saturation
 from exporters.metadata import stamp, tool_versions
@@ -184,13 +184,7 @@ class _Rounds:
         session = open_session(self._content)
         name = session.get_inputs()[0].name
         self.outputs = np.concatenate([session.run(None, {name: call})[0].reshape(len(call), -1) for call in calls])
-        began = time.perf_counter()
-        count = 0
-        while count < MIN_CALLS or time.perf_counter() - began < SECONDS_PER_ROUND:
-            started = time.perf_counter()
-            session.run(None, {name: calls[0]})
-            self._times.append(1000 * (time.perf_counter() - started))
-            count += 1
+        self._times += time_calls(lambda: session.run(None, {name: calls[0]}), seconds=SECONDS_PER_ROUND, least=MIN_CALLS)
 
     @property
     def milliseconds(self) -> float:
