@@ -38,16 +38,21 @@ inline Vector gather(const float* from, int64_t step) {
 
 // The transforms along one edge: from vectors that lie s apart to vectors that lie t apart.
 
+// A polynomial at 1, -1, 2 and -2, from its even and its odd part at 1 and at 2.
+inline void evaluate(Vector even, Vector odd, Vector wide_even, Vector wide_odd, Vector* v, int t) {
+  v[t] = even + odd;
+  v[2 * t] = even - odd;
+  v[3 * t] = wide_even + wide_odd;
+  v[4 * t] = wide_even - wide_odd;
+}
+
 struct OfInputs {  // B^T
   static constexpr int in = kEdge, out = kEdge;
   static inline void apply(const Vector* d, int s, Vector* v, int t) {
     const Vector even = d[4 * s] - 4.0f * d[2 * s], odd = d[3 * s] - 4.0f * d[s];
     const Vector wide_even = d[4 * s] - d[2 * s], wide_odd = 2.0f * (d[3 * s] - d[s]);
     v[0] = 4.0f * d[0] - 5.0f * d[2 * s] + d[4 * s];
-    v[t] = even + odd;
-    v[2 * t] = even - odd;
-    v[3 * t] = wide_even + wide_odd;
-    v[4 * t] = wide_even - wide_odd;
+    evaluate(even, odd, wide_even, wide_odd, v, t);
     v[5 * t] = 4.0f * d[s] - 5.0f * d[3 * s] + d[5 * s];
   }
 };
@@ -55,13 +60,10 @@ struct OfInputs {  // B^T
 struct OfWeights {  // G
   static constexpr int in = kTaps, out = kEdge;
   static inline void apply(const Vector* g, int s, Vector* u, int t) {
-    const Vector even = (g[0] + g[2 * s]) * (-1.0f / 6), odd = g[s] * (1.0f / 6);
+    const Vector even = (g[0] + g[2 * s]) * (-1.0f / 6), odd = g[s] * (-1.0f / 6);
     const Vector wide_even = g[0] * (1.0f / 24) + g[2 * s] * (1.0f / 6), wide_odd = g[s] * (1.0f / 12);
     u[0] = g[0] * 0.25f;
-    u[t] = even - odd;
-    u[2 * t] = even + odd;
-    u[3 * t] = wide_even + wide_odd;
-    u[4 * t] = wide_even - wide_odd;
+    evaluate(even, odd, wide_even, wide_odd, u, t);
     u[5 * t] = g[2 * s];
   }
 };
@@ -82,10 +84,7 @@ struct OfOutputs {  // A
     const Vector even = y[0] + y[2 * s], odd = y[s] + y[3 * s];
     const Vector wide_even = y[0] + 4.0f * y[2 * s], wide_odd = 2.0f * y[s] + 8.0f * y[3 * s];
     m[0] = y[0];
-    m[t] = even + odd;
-    m[2 * t] = even - odd;
-    m[3 * t] = wide_even + wide_odd;
-    m[4 * t] = wide_even - wide_odd;
+    evaluate(even, odd, wide_even, wide_odd, m, t);
     m[5 * t] = y[3 * s];
   }
 };
