@@ -32,7 +32,7 @@ WAYS: Final[dict[str, dict[str, bool]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class StepProfile:
-    """A training step of the default recipe in float32.
+    """A training step of the default recipe.
 
     Attributes:
         images_per_s: Throughput.
@@ -48,14 +48,15 @@ class StepProfile:
 
 
 def profile_step(
-    steps: int, batch_size: int, *, winograd: bool = True, keep_memory: bool = True, threads_sleep: bool = True
+    steps: int, batch_size: int, *, amp: bool, winograd: bool = True, keep_memory: bool = True, threads_sleep: bool = True
 ) -> StepProfile:
     """Train for ``steps`` steps after the first ``WARM_UP`` ones, on generated images, under PyTorch's profiler.
 
     Args:
         steps: Steps to take the medians of.
         batch_size: Images per step.
-        winograd: Compute 3x3 convolutions by Winograd's algorithm, as `edgeresnet train` does in float32.
+        amp: bfloat16 autocast; float32 if not.
+        winograd: Compute 3x3 convolutions by Winograd's algorithm, as `edgeresnet train` does on processors without AMX.
         keep_memory: Have the C library keep freed memory, as `edgeresnet train` does. Lasts until the process ends.
         threads_sleep: Have idle threads sleep, as `edgeresnet train` does. Takes effect if PyTorch has not been imported.
     """
@@ -63,6 +64,7 @@ def profile_step(
         keep_freed_memory()
     if threads_sleep:
         let_idle_threads_sleep()
+    import torch
     from torch.profiler import ProfilerActivity, profile
 
     from edgeresnet.training.config import TrainingConfig
@@ -72,10 +74,10 @@ def profile_step(
     from edgeresnet.training.winograd import use_winograd
 
     device = choose_device("cpu")
-    config = TrainingConfig(epochs=1, batch_size=batch_size)
+    config = TrainingConfig(epochs=1, batch_size=batch_size, amp=amp)
     state = TrainingState.new(config, CIFAR10_LABELS, device)
     if winograd:
-        use_winograd(state.network)
+        use_winograd(state.network, torch.bfloat16 if amp else torch.float32)
     images = _label(synthetic_images(config.image_size, (WARM_UP + steps) * batch_size))
     held_out = _label(synthetic_images(config.image_size, 1))
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
@@ -99,10 +101,10 @@ def _label(images: Pixels) -> LabelledImages:
     return LabelledImages(images=images, labels=labels, classes=CIFAR10_LABELS, name=SYNTHETIC_NAME)
 
 
-def _profile_alone(steps: int, batch_size: int, ways: dict[str, bool]) -> StepProfile:
+def _profile_alone(steps: int, batch_size: int, amp: bool, way: dict[str, bool]) -> StepProfile:
     """In a process of its own: what memory and threads were told cannot be taken back."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(profile_step, steps, batch_size, **ways).result()
+        return pool.submit(profile_step, steps, batch_size, amp=amp, **way).result()
 
 
 def _choose_middle(profiles: list[StepProfile]) -> StepProfile:
@@ -112,17 +114,19 @@ def _choose_middle(profiles: list[StepProfile]) -> StepProfile:
 @click.command()
 @click.option("--steps", type=click.IntRange(min=1), default=6, show_default=True, help="Steps to take the medians of.")
 @click.option("--batch-size", type=click.IntRange(min=2), default=128, show_default=True)
+@click.option("--amp/--no-amp", default=False, show_default=True, help="bfloat16 autocast, or float32.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Turns of each way.")
-def command(steps: int, batch_size: int, rounds: int) -> None:
-    """Profile steps of the default recipe in float32 on the CPU, as usual and in turns without what makes them fast; prints JSON."""
+def command(steps: int, batch_size: int, amp: bool, rounds: int) -> None:
+    """Profile steps of the default recipe on the CPU, as usual and in turns without what makes them fast; prints JSON."""
     profiles: dict[str, list[StepProfile]] = {name: [] for name in WAYS}
     for _ in range(rounds):
         for name, way in WAYS.items():
-            profiles[name].append(_profile_alone(steps, batch_size, way))
+            profiles[name].append(_profile_alone(steps, batch_size, amp, way))
     usual = {name: _choose_middle(taken) for name, taken in profiles.items()}
     record = {
         "environment": describe_environment(),
         "batch_size": batch_size,
+        "arithmetic": "bfloat16" if amp else "float32",
         **{name: asdict(profile) for name, profile in usual.items()},
         "speedup": {name: usual["usual"].images_per_s / profile.images_per_s for name, profile in usual.items() if name != "usual"},
     }

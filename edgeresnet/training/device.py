@@ -35,3 +35,12 @@ def computes_in_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def has_matrix_unit() -> bool:
+    """Whether the CPU has a unit for products of bfloat16 matrices (AMX).
+
+    PyTorch convolves on it, and it multiplies several times as fast as the dot products of AVX-512, so that there is little to gain
+    from fewer multiplications.
+    """
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))

@@ -20,6 +20,7 @@ from edgeresnet.progress import Track, silent
 from edgeresnet.spec import Accuracy
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.delivery import deliver
+from edgeresnet.training.device import has_matrix_unit
 from edgeresnet.training.loop import ALONE, evaluate, train
 from edgeresnet.training.norms import estimate_norms
 from edgeresnet.training.state import EpochRecord, TrainingState
@@ -78,8 +79,8 @@ def run_training(
         data: Any layout that ``edgeresnet.datasets`` reads.
         output: Folder of the run.
         device: Where to train.
-        winograd: Compute 3x3 convolutions by Winograd's algorithm, which takes float32 on the CPU and a C++ compiler. None for
-            wherever it can.
+        winograd: Compute 3x3 convolutions by Winograd's algorithm, which takes a CPU and a C++ compiler. None for wherever it can
+            and pays.
         init: Weights that a new run begins with; their head is kept if it is for the same classes. Fresh weights if None.
         workers: The processes that share the work: all of them call this; the first one writes the files and reports.
         report: Receives a line of text for each noteworthy event.
@@ -90,7 +91,7 @@ def run_training(
         CheckpointError: If there is a run in the folder already (new runs), or none (resuming), or it is of other classes, or
             ``init`` is not a weights file, or not the one that the settings name.
         CompilerError: If ``winograd`` was asked for and there is no compiler for it.
-        ProviderError: If it was asked for where it cannot be: on a GPU, or in bfloat16.
+        ProviderError: If it was asked for where it cannot be: on a GPU, or in bfloat16 on a processor without AVX512-BF16.
     """
     state_path = output / STATE_FILE
     state: TrainingState | None = None
@@ -211,14 +212,16 @@ def _choose_convolutions(
     """Have Winograd's algorithm compute the state's convolutions, unless it is not wanted or, where nothing was said, it cannot."""
     if winograd is False:
         return
-    if device.type != "cpu" or config.amp:
+    if device.type != "cpu":
         if winograd:
-            raise ProviderError(f"Winograd's convolutions take float32 on the CPU, not {'bfloat16' if config.amp else device.type}")
+            raise ProviderError(f"Winograd's convolutions run on the CPU, not on {device.type}")
+        return
+    if winograd is None and config.amp and has_matrix_unit():
         return
     try:
-        count = use_winograd(state.network)
+        count = use_winograd(state.network, torch.bfloat16 if config.amp else torch.float32)
         use_winograd(state.average)
-    except CompilerError as error:
+    except (CompilerError, ProviderError) as error:
         if winograd:
             raise
         report(f"{error}: all convolutions are PyTorch's, which is slower")

@@ -10,6 +10,7 @@ def test_a_step_is_profiled_by_its_parts_with_and_without_what_makes_it_fast():
     result = CliRunner().invoke(command, ["--steps", "1", "--batch-size", "32", "--rounds", "1"])
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
+    assert record["arithmetic"] == "float32"
     for way in ("usual", "pytorch_convolutions", "memory_handed_back", "threads_spin"):
         profile = record[way]
         assert list(profile["step_ms"]) == ["prepare", "forward", "backward", "update"]

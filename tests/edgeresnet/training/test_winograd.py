@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from torch import nn
 
 from edgeresnet.errors import CompilerError, ProviderError
+from edgeresnet.training import winograd
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.model import build_resnet18
 from edgeresnet.training.run import run_training
@@ -12,21 +14,32 @@ from edgeresnet.training.winograd import WinogradConv2d, compile_winograd, use_w
 
 CPU = torch.device("cpu")
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler")
+needs_bfloat16 = pytest.mark.skipif(
+    not torch.cpu.get_capabilities().get("avx512_bf16"), reason="the processor has no AVX512-BF16 to multiply bfloat16 with"
+)
 
 
 @pytest.fixture(autouse=True)
 def smallest_inputs_too(monkeypatch):
     """Have the algorithm compute what it would leave to PyTorch for being small."""
     monkeypatch.setattr("edgeresnet.training.winograd.LEAST_VALUES", 0)
+    monkeypatch.setattr("edgeresnet.training.winograd.LEAST_FILLED", 0)
 
 
 @pytest.fixture
-def compiler_missing(monkeypatch):
+def compiled_anew():
+    """Have the library compiled for this test, and again for those after it."""
+    for cached in (compile_winograd, winograd._find_functions):
+        cached.cache_clear()
+    yield
+    for cached in (compile_winograd, winograd._find_functions):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def compiler_missing(compiled_anew, monkeypatch):
     """As on a machine without a compiler."""
     monkeypatch.setenv("CXX", "no-such-compiler")
-    compile_winograd.cache_clear()
-    yield
-    compile_winograd.cache_clear()
 
 
 def differentiate(convolution, images, gradient):
@@ -45,10 +58,11 @@ def build_case(count, channels, to, height, width):
 
 
 # One tile, tiles that reach over the edge, several blocks of tiles in each of the algorithm's loops, and other channels out than in.
+SHAPES = [(1, 16, 16, 4, 4), (1, 16, 16, 1, 1), (2, 32, 48, 9, 5), (5, 64, 64, 32, 32), (40, 256, 144, 6, 7), (3, 512, 512, 4, 4)]
+
+
 @needs_compiler
-@pytest.mark.parametrize(
-    "shape", [(1, 16, 16, 4, 4), (1, 16, 16, 1, 1), (2, 32, 48, 9, 5), (5, 64, 64, 32, 32), (40, 256, 144, 6, 7), (3, 512, 512, 4, 4)]
-)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_results_and_gradients_are_those_of_pytorch_in_double_precision(shape):
     convolution, images, gradient = build_case(*shape)
     measured = differentiate(WinogradConv2d(convolution), images, gradient)
@@ -58,9 +72,26 @@ def test_results_and_gradients_are_those_of_pytorch_in_double_precision(shape):
         assert (one - other).abs().max() < 2e-5 * other.abs().max()
 
 
+# Rounding the transforms to bfloat16 is the whole error; rounding the results alone would be 0.0017.
 @needs_compiler
-def test_the_number_of_threads_does_not_change_a_bit():
+@needs_bfloat16
+@pytest.mark.parametrize("shape", SHAPES)
+def test_results_in_bfloat16_deviate_by_about_a_hundredth(shape):
+    convolution, images, gradient = build_case(*shape)
+    images, gradient = images.bfloat16(), gradient.bfloat16()
+    outputs, of_images, of_weight = differentiate(WinogradConv2d(convolution), images, gradient)
+    assert outputs.dtype == of_images.dtype == torch.bfloat16
+    assert of_weight.dtype == torch.float32
+    wanted = differentiate(convolution.double(), images.double(), gradient.double())
+    for one, other in zip((outputs, of_images, of_weight), wanted, strict=True):
+        assert 0.001 < (one - other).norm() / other.norm() < 0.017
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)])
+def test_the_number_of_threads_does_not_change_a_bit(dtype):
     convolution, images, gradient = build_case(7, 64, 32, 10, 10)
+    images, gradient = images.to(dtype), gradient.to(dtype)
     threads = torch.get_num_threads()
     try:
         results = []
@@ -97,17 +128,22 @@ def test_only_convolutions_that_fit_are_replaced_and_keep_their_parameters():
 
 
 @needs_compiler
-def test_other_arithmetic_than_float32_on_the_cpu_is_refused():
+def test_other_arithmetic_and_other_places_are_refused():
     layer = WinogradConv2d(nn.Conv2d(16, 16, 3, padding=1, bias=False))
-    with pytest.raises(ValueError, match=r"not torch\.bfloat16 on cpu"):
-        layer(torch.zeros(1, 16, 4, 4, dtype=torch.bfloat16))
+    with pytest.raises(ValueError, match=r"not torch\.float64 on cpu"):
+        layer(torch.zeros(1, 16, 4, 4, dtype=torch.float64))
     with pytest.raises(ValueError, match="on meta"):
         layer(torch.zeros(1, 16, 4, 4, device="meta"))
 
 
-def test_small_inputs_are_left_to_pytorch(monkeypatch):
-    monkeypatch.setattr("edgeresnet.training.winograd.LEAST_VALUES", 2 * 16 * 4 * 4 + 1)
-    convolution, images, _ = build_case(2, 16, 16, 4, 4)
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("LEAST_VALUES", 2 * 16 * 5 * 5 + 1), ("LEAST_FILLED", 5 * 5 / 64 + 0.001)],
+    ids=["few values", "tiles that are mostly empty"],
+)
+def test_what_pytorch_does_faster_is_left_to_it(monkeypatch, limit, value):
+    monkeypatch.setattr(f"edgeresnet.training.winograd.{limit}", value)
+    convolution, images, _ = build_case(2, 16, 16, 5, 5)
     assert torch.equal(WinogradConv2d(convolution)(images), convolution(images))
 
 
@@ -119,12 +155,12 @@ def test_without_a_compiler_the_network_stays_as_it_was():
     assert not any(isinstance(module, WinogradConv2d) for module in network.modules())
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
     compiler = tmp_path / "broken"
     compiler.write_text("#!/bin/sh\necho 'winograd.cpp: error: no such standard' >&2\nexit 1\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    compile_winograd.cache_clear()
     with pytest.raises(CompilerError, match="no such standard"):
         compile_winograd()
 
@@ -133,13 +169,15 @@ CONFIG = TrainingConfig(epochs=1, batch_size=8, image_size=8, crop_padding=0, va
 
 
 @needs_compiler
-def test_a_run_learns_the_same_with_and_without(image_folder, tmp_path):
+@pytest.mark.parametrize(("amp", "tolerance"), [(False, 1e-3), pytest.param(True, 1e-2, marks=needs_bfloat16)])
+def test_a_run_learns_the_same_with_and_without(image_folder, tmp_path, amp, tolerance):
     lines = []
-    for name, winograd in (("with", None), ("without", False)):
-        run_training(CONFIG, image_folder, tmp_path / name, device=CPU, winograd=winograd, report=lines.append)
+    for name, wanted in (("with", True), ("without", False)):
+        config = dataclasses.replace(CONFIG, amp=amp)
+        run_training(config, image_folder, tmp_path / name, device=CPU, winograd=wanted, report=lines.append)
     assert lines.count("13 convolutions by Winograd's algorithm") == 1
     losses = [float((tmp_path / name / "log.csv").read_text().splitlines()[1].split(",")[3]) for name in ("with", "without")]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0] == pytest.approx(losses[1], rel=tolerance)
 
 
 @pytest.mark.usefixtures("compiler_missing")
@@ -151,7 +189,20 @@ def test_a_run_goes_on_without_a_compiler_unless_it_was_asked_for(image_folder, 
     assert any("no-such-compiler" in line and "slower" in line for line in lines)
 
 
-def test_a_run_in_bfloat16_cannot_take_it(image_folder, tmp_path):
-    config = TrainingConfig(epochs=1, batch_size=8, image_size=8, crop_padding=0, validation_fraction=0.2, amp=True)
-    with pytest.raises(ProviderError, match="float32 on the CPU, not bfloat16"):
-        run_training(config, image_folder, tmp_path / "run", device=CPU, winograd=True)
+@needs_compiler
+@pytest.mark.usefixtures("compiled_anew")
+def test_a_processor_without_the_arithmetic_says_so(image_folder, tmp_path, monkeypatch):
+    """The library as it is compiled for such a processor."""
+    flags = [flag if flag != "-march=native" else "-mno-avx512bf16" for flag in winograd.FLAGS]
+    monkeypatch.setattr(winograd, "FLAGS", flags)
+    config = dataclasses.replace(CONFIG, amp=True)
+    with pytest.raises(ProviderError, match="bfloat16 need AVX512-BF16"):
+        run_training(config, image_folder, tmp_path / "asked", device=CPU, winograd=True)
+
+
+@needs_compiler
+def test_with_a_matrix_unit_bfloat16_is_left_to_pytorch_unless_it_was_asked_for(image_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgeresnet.training.run.has_matrix_unit", lambda: True)
+    lines = []
+    run_training(dataclasses.replace(CONFIG, amp=True), image_folder, tmp_path / "run", device=CPU, report=lines.append)
+    assert not any("Winograd" in line for line in lines)
