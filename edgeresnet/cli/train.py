@@ -45,6 +45,11 @@ Examples:
 @click.option("--epochs", type=int, help="Passes over the images. [default: 30]")
 @click.option("--batch-size", type=int, help="Images per step, of all processes together. [default: 128]")
 @click.option("--lr", type=float, help="Peak learning rate. [default: 0.1]")
+@click.option(
+    "--muon-lr",
+    type=float,
+    help="Have Muon update the filters of convolutions, with this peak rate (0.06 is a good one), and SGD the rest. [default: SGD alone]",
+)
 @click.option("--image-size", type=int, help="Height and width that images are resized to. [default: 32]")
 @click.option("--seed", type=int, help="Decides everything that is random. [default: 0]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -52,7 +57,7 @@ Examples:
 @click.option(
     "--winograd/--no-winograd",
     default=None,
-    help="3x3 convolutions by Winograd's algorithm. [default: in float32 on a CPU with a C++ compiler]",
+    help="3x3 convolutions by Winograd's algorithm. [default: on a CPU without AMX, if there is a C++ compiler]",
 )
 def command(
     data: Path | None,

@@ -21,7 +21,9 @@ class TrainingConfig:
     Attributes:
         epochs: Passes over the training images.
         batch_size: Images per step.
-        lr: Peak learning rate.
+        lr: Peak learning rate of SGD.
+        muon_lr: Peak learning rate of Muon, the relative change of a filter in a step; it then updates the filters of convolutions
+            and SGD the rest. 0 for SGD alone.
         momentum: Nesterov momentum.
         weight_decay: L2 penalty on the weights of convolutions and linear layers; norms and biases have none.
         warmup_fraction: Part of all steps in which the learning rate rises.
@@ -41,6 +43,7 @@ class TrainingConfig:
     epochs: int = 30
     batch_size: int = 128
     lr: float = 0.1
+    muon_lr: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup_fraction: float = 0.15
@@ -63,6 +66,7 @@ class TrainingConfig:
         require(self.epochs >= 1, f"epochs must be at least 1, not {self.epochs}")
         require(self.batch_size >= 2, f"batch_size must be at least 2, not {self.batch_size}: BatchNorm needs company")
         require(self.lr > 0, f"lr must be positive, not {self.lr}")
+        require(0 <= self.muon_lr < 1, f"muon_lr must be in [0, 1), not {self.muon_lr}")
         require(0 <= self.momentum < 1, f"momentum must be in [0, 1), not {self.momentum}")
         require(self.weight_decay >= 0, f"weight_decay must not be negative, not {self.weight_decay}")
         require(0 <= self.warmup_fraction < 1, f"warmup_fraction must be in [0, 1), not {self.warmup_fraction}")
@@ -91,11 +95,11 @@ class TrainingConfig:
                 return size
         return self.image_size
 
-    def lr_at(self, step: int, steps: int) -> float:
-        """Learning rate of one of ``steps``: a linear rise over the warm-up, then a linear fall to zero."""
+    def lr_fraction_at(self, step: int, steps: int) -> float:
+        """Learning rate of one of ``steps`` over its peak: a linear rise over the warm-up, then a linear fall to zero."""
         warmup = self.warmup_fraction * steps
         position = step + 0.5
-        return self.lr * (position / warmup if position < warmup else (steps - position) / (steps - warmup))
+        return position / warmup if position < warmup else (steps - position) / (steps - warmup)
 
     def to_json(self) -> str:
         """The settings as a JSON object."""

@@ -78,7 +78,7 @@ def train(
                 # Augmented as a whole, so that an image is changed in the same way however many processes there are.
                 inputs = normalize(workers.share(batch).to(device, non_blocking=True), *statistics, size)
                 targets = workers.share(labels[chosen]).to(device, non_blocking=True)
-            loss, correct = _step(config, state, network, inputs, targets, config.lr_at(state.step, steps))
+            loss, correct = _step(config, state, network, inputs, targets, config.lr_fraction_at(state.step, steps))
             loss, correct, stopping = workers.total(loss, correct, float(stop()))
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss became {loss} at step {state.step}: lower the learning rate")
@@ -93,7 +93,7 @@ def train(
         record = EpochRecord(
             epoch=epoch + 1,
             image_size=size,
-            lr=state.optimizer.param_groups[0]["lr"],
+            lr=state.optimizer.param_groups[-1]["lr"],
             train_loss=state.loss_sum / seen,
             train_top1=state.correct / seen,
             validation_loss=validation_loss,
@@ -126,11 +126,11 @@ def evaluate(network: nn.Module, data: LabelledImages, size: int, *, track: Trac
 
 
 def _step(
-    config: TrainingConfig, state: TrainingState, network: nn.Module, inputs: Tensor, targets: Tensor, lr: float
+    config: TrainingConfig, state: TrainingState, network: nn.Module, inputs: Tensor, targets: Tensor, lr_fraction: float
 ) -> tuple[float, float]:
     """One step of SGD; returns the sum of the images' losses and the number that was right."""
     for group in state.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr_fraction * group["peak_lr"]
     with record_function(FORWARD):
         with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=config.amp):
             logits = network(inputs)
@@ -139,7 +139,8 @@ def _step(
     with record_function(BACKWARD):
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
     with record_function(UPDATE):
-        state.optimizer.step()
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=config.amp):
+            state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
         state.update_average(config.ema_decay)

@@ -8,13 +8,13 @@ from pickle import UnpicklingError
 from typing import Any, Final
 
 import torch
-from torch import Tensor
 from torchvision.models.resnet import ResNet
 
 from edgeresnet.errors import CheckpointError
 from edgeresnet.files import replacing
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.model import build_resnet18
+from edgeresnet.training.optimizer import build_optimizer
 from edgeresnet.training.weights import TrainedNetwork
 
 FORMAT: Final = "edgeresnet.training-state/1"
@@ -55,7 +55,7 @@ class TrainingState:
         classes: Class names, in the order of the logits.
         network: The network being trained.
         average: Its exponential moving average, BatchNorm statistics included.
-        optimizer: SGD over the parameters of ``network``.
+        optimizer: Over the parameters of ``network``.
         step: Steps done since the start of the run.
         loss_sum: Sum of the losses of the images of the current epoch.
         correct: Number of them that were classified correctly.
@@ -81,7 +81,7 @@ class TrainingState:
             network = build_resnet18(len(classes))
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # overload lacks the keyword
         average = copy.deepcopy(network).eval().requires_grad_(False)
-        return cls(classes=classes, network=network, average=average, optimizer=_build_optimizer(network, config))
+        return cls(classes=classes, network=network, average=average, optimizer=build_optimizer(network, config))
 
     def begin_from(self, trained: TrainedNetwork) -> None:
         """Take over trained weights; the head too if it is for the same classes in the same order, else it stays fresh."""
@@ -158,11 +158,3 @@ class TrainingState:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"{path}: not a training state of `edgeresnet train` ({reason})") from error
         return state, config
-
-
-def _build_optimizer(network: ResNet, config: TrainingConfig) -> torch.optim.SGD:
-    """Weight decay acts on convolution and linear weights only: on norms and biases it costs accuracy (arXiv:1812.01187)."""
-    decayed: list[Tensor] = [p for p in network.parameters() if p.ndim > 1]
-    others: list[Tensor] = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=True)

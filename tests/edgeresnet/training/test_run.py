@@ -152,8 +152,8 @@ def test_data_that_cannot_be_learned_from_is_refused(image_folder, tmp_path):
 
 
 def test_the_learning_rate_rises_and_falls_to_zero():
-    config = TrainingConfig(lr=1.0, warmup_fraction=0.25)
-    rates = [config.lr_at(step, 100) for step in range(100)]
+    config = TrainingConfig(warmup_fraction=0.25)
+    rates = [config.lr_fraction_at(step, 100) for step in range(100)]
     assert rates[:25] == sorted(rates[:25])
     assert rates[25:] == sorted(rates[25:], reverse=True)
     assert rates[0] == pytest.approx(0.02)
@@ -165,7 +165,7 @@ def test_the_learning_rate_rises_and_falls_to_zero():
     "settings",
     [
         *({"epochs": 0}, {"batch_size": 1}, {"lr": 0.0}, {"lr": float("nan")}, {"image_size": 4}, {"small_sizes": ((30, 16),)}),
-        *({"seed": -1}, {"validation_fraction": 0.0}, {"ema_decay": 1.0}, {"cutout": -1}, {"label_smoothing": 1.0}),
+        *({"seed": -1}, {"validation_fraction": 0.0}, {"ema_decay": 1.0}, {"cutout": -1}, {"label_smoothing": 1.0}, {"muon_lr": -0.1}),
     ],
 )
 def test_senseless_settings_are_refused_by_name(settings):
