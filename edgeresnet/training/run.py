@@ -23,6 +23,7 @@ from edgeresnet.training.delivery import deliver
 from edgeresnet.training.device import has_matrix_unit
 from edgeresnet.training.loop import ALONE, evaluate, train
 from edgeresnet.training.norms import estimate_norms
+from edgeresnet.training.outliers import silence_outliers
 from edgeresnet.training.state import EpochRecord, TrainingState
 from edgeresnet.training.weights import TrainedNetwork, load_weights
 from edgeresnet.training.winograd import use_winograd
@@ -70,9 +71,9 @@ def run_training(
     """Start a run, or resume the one in ``output``.
 
     Order of events: the training split is read and a part of it held out; after every epoch the state, the log and the plot are
-    written; at the end the averaged weights get normalization statistics of their own and are written, and only then the test
-    split is read, once, and the accuracy on it stamped into the weights. Ctrl-C ends the run after the step at hand and saves the
-    state; a second one ends it at once.
+    written; at the end the averaged weights get normalization statistics of their own, lose channels that are useless outliers and
+    are written, and only then the test split is read, once, and the accuracy on it stamped into the weights. Ctrl-C ends the run
+    after the step at hand and saves the state; a second one ends it at once.
 
     Args:
         config: Settings of a new run, or None to resume with the settings that the state holds.
@@ -138,6 +139,7 @@ def run_training(
         return TrainingResult(finished=True, epochs_done=epochs_done)
     estimate_norms(state.average, training.images, config.image_size, track=track)
     report(f"normalization estimated anew  validation {evaluate(state.average, validation, config.image_size).top1:.2%}")
+    silence_outliers(state.average, training.images, validation, config.image_size, report=report, track=track)
     weights = output / WEIGHTS_FILE
     accuracy = deliver(state.average.state_dict(), state.classes, config.image_size, data, weights, report=report, track=track)
     return TrainingResult(finished=True, epochs_done=epochs_done, weights=weights, accuracy=accuracy)

@@ -1,0 +1,98 @@
+"""Channels that are far larger than all others at few places and tell nothing: 8 bits have no room for them."""
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from edgeresnet.datasets import LabelledImages
+from edgeresnet.images import Pixels
+from edgeresnet.progress import Track, silent
+from edgeresnet.training.augmentation import normalization, normalize
+from edgeresnet.training.loop import EVALUATION_BATCH, evaluate
+
+# Images that are looked at, and over how many times the median channel's largest value a channel is an outlier. Of networks without
+# any the largest channel is at 4 times the median; one that a network trained with Muon had was at 60.
+IMAGES: Final = 1024
+RATIO: Final = 10.0
+
+
+def silence_outliers(
+    network: ResNet,
+    images: Pixels,
+    validation: LabelledImages,
+    size: int,
+    *,
+    report: Callable[[str], None] = lambda line: None,
+    track: Track = silent,
+) -> None:
+    """Set channels to zero, in place, that are outliers and without which the loss on held-out images is no larger.
+
+    An activation has one scale for its 8 bits, so a single channel can take the precision of all others. The CIFAR ResNet-18 that the
+    recipe in ``edgeresnet/models/training`` makes had one that fired in the upper left corner of every tenth image, up to 340 where
+    others reach 6. Without it the loss on 1,000 held-out images went from 0.3207 to 0.3192, and the error of INT8 from 22.7 to
+    43.3 dB below the logits.
+
+    Args:
+        network: Normalized float in, logits out; in eval mode, with final normalization statistics.
+        images: Training images, uint8 (N, H, W, 3). A fixed choice of at most ``IMAGES`` of them is looked at.
+        validation: Images that were held out.
+        size: Height and width to resize both to.
+        report: Receives a line of text for each stage that has outliers.
+        track: Progress reporter.
+    """
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:IMAGES]
+    sample = images[chosen.numpy()]
+    # From the front to the back, since an outlier makes others behind it.
+    for number, (stage, norms) in enumerate(_stages(network), start=1):
+        largest = _find_largest(network, stage, sample, size, track)
+        outliers = (largest > RATIO * largest.median()).nonzero().flatten()
+        if not len(outliers) or not largest.median():
+            continue
+        before = evaluate(network, validation, size, track=track).loss
+        kept = [(norm, norm.weight[outliers].clone(), norm.bias[outliers].clone()) for norm in norms]
+        for norm in norms:
+            norm.weight[outliers] = norm.bias[outliers] = 0.0
+        after = evaluate(network, validation, size, track=track).loss
+        if after > before:
+            for norm, weight, bias in kept:
+                norm.weight[outliers], norm.bias[outliers] = weight, bias
+        ratio = float(largest.max() / largest.median())
+        report(
+            f"stage {number}: {len(outliers)} of {len(largest)} channels up to {ratio:.0f} times as large as the median; without them the "
+            f"held-out loss goes from {before:.4f} to {after:.4f}: {'kept' if after > before else 'silenced'}"
+        )
+
+
+def _stages(network: ResNet) -> list[tuple[nn.Sequential, list[nn.BatchNorm2d]]]:
+    """Each stage with the norms whose results its blocks add up."""
+    stages = []
+    entrance: nn.Module = network.bn1
+    for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+        blocks = [block for block in stage if isinstance(block, BasicBlock)]
+        if isinstance(blocks[0].downsample, nn.Sequential):
+            entrance = blocks[0].downsample[1]
+        norms = [entrance, *(block.bn2 for block in blocks)]
+        stages.append((stage, [norm for norm in norms if isinstance(norm, nn.BatchNorm2d)]))
+    return stages
+
+
+@torch.no_grad()
+def _find_largest(network: ResNet, stage: nn.Sequential, images: Pixels, size: int, track: Track) -> Tensor:
+    """Largest value of each channel of what a stage's blocks give."""
+    found: list[Tensor] = []
+
+    def look(block: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        found.append(outputs.amax((0, 2, 3)))
+
+    hooks = [block.register_forward_hook(look) for block in stage]
+    device = next(network.parameters()).device
+    statistics = normalization(device)
+    starts = range(0, len(images), EVALUATION_BATCH)
+    for start in track(starts, "looking for outliers", len(starts)):
+        network(normalize(torch.from_numpy(images[start : start + EVALUATION_BATCH]).to(device), *statistics, size))
+    for hook in hooks:
+        hook.remove()
+    return torch.stack(found).amax(0)
