@@ -22,9 +22,14 @@ RECORD = json.loads((ROOT / "benchmarks" / "records" / "cpu.json").read_text())
 CARD = json.loads((ROOT / "benchmarks" / "records" / "card.json").read_text())
 MODEL_CARD = (ROOT / "edgeresnet" / "models" / "README.md").read_text()
 EMULATION = json.loads((ROOT / "benchmarks" / "records" / "emulation.json").read_text())
+LITERT_AVX2 = json.loads((ROOT / "benchmarks" / "records" / "litert-avx2.json").read_text())
 LITERT = json.loads((ROOT / "benchmarks" / "records" / "litert.json").read_text())
 NETWORKS = json.loads((ROOT / "benchmarks" / "records" / "networks.json").read_text())
-TRAINING_STEP = json.loads((ROOT / "benchmarks" / "records" / "training_step.json").read_text())
+AVX2 = json.loads((ROOT / "benchmarks" / "records" / "cpu-avx2.json").read_text())
+TRAINING_STEPS = {
+    arithmetic: json.loads((ROOT / "benchmarks" / "records" / f"training_step-{arithmetic}.json").read_text())
+    for arithmetic in ("bfloat16", "float32")
+}
 
 
 @pytest.fixture
@@ -76,12 +81,21 @@ def test_the_model_card_has_the_records_figures():
     assert CARD["checkpoint_sha256"] == Classifier().spec.checkpoint_sha256
 
 
-def test_the_figures_of_a_training_step_are_the_records():
-    assert f"spends {TRAINING_STEP['usual']['prepare_share']:.1%} of its time".replace("%", " %") in README
-    gain = TRAINING_STEP["speedup"]
-    assert f"step is {gain['pytorch_convolutions']:.2f} times as fast with it, and {gain['memory_handed_back']:.2f} times as fast" in README
-    environment = TRAINING_STEP["environment"]
-    assert f"{environment['cpu']}, {environment['instruction_sets'][0].upper()};" in README
+@pytest.mark.parametrize("arithmetic", TRAINING_STEPS)
+def test_the_figures_of_a_training_step_are_the_records(arithmetic):
+    record = TRAINING_STEPS[arithmetic]
+    usual, sets = record["usual"], record["environment"]["instruction_sets"]
+    without = [f"{1 / record['speedup'][way]:.2f}x" for way in ("pytorch_convolutions", "memory_handed_back")]
+    name = f"[{arithmetic}](benchmarks/records/training_step-{arithmetic}.json), {'AVX512-BF16' if 'avx512_bf16' in sets else 'AVX2'}"
+    assert f"| {name} | {usual['images_per_s']:.0f} | {' | '.join(without)} | {usual['prepare_share']:.1%} |" in README
+
+
+def test_the_latencies_on_avx2_are_the_records():
+    for result in AVX2["results"]:
+        name = "PyTorch original" if result["runtime"] == "pytorch" else f"`{result['name']}`"
+        one, many = (f"{latency['p50_ms']:.2f} | {latency['speedup_vs_original']:.2f}x" for latency in result["latency"])
+        assert f"| {name} | {one} | {many} |" in README
+    assert AVX2["environment"]["instruction_sets"] == ["avx2", "fma"]
 
 
 def test_the_figures_of_other_networks_are_the_records():
@@ -95,3 +109,8 @@ def test_the_figures_beside_litert_are_the_records():
         figures = f"{r['p50_ms']:.2f} | {r['sqnr_db']:.1f} dB | {r['agreement']:.2%}"
         assert f"| `{r['model']}` | {r['runtime']} | {figures} |" in README
     assert f"{LITERT['images']:,} test images against the PyTorch original" in README
+    ours, theirs = (
+        next(r["p50_ms"] for r in LITERT_AVX2["results"] if (r["runtime"], r["precision"]) == (runtime, "int8"))
+        for runtime in ("onnxruntime", "litert")
+    )
+    assert f"{ours:.2f} ms stand against {theirs:.2f}" in README
