@@ -29,12 +29,16 @@ def estimate_norms(network: nn.Module, images: Pixels, size: int, *, track: Trac
     """
     device = next(network.parameters()).device
     statistics = normalization(device)
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:IMAGES]
+    chosen = torch.from_numpy(choose_images(images, IMAGES))
     # Parts of equal size, since each of them counts the same.
     batches = torch.tensor_split(chosen, max(1, len(chosen) // BATCH))
-    inputs = (
-        normalize(torch.from_numpy(images[batch.numpy()]).to(device), *statistics, size)
-        for batch in track(batches, "estimating normalization", len(batches))
-    )
+    inputs = (normalize(batch.to(device), *statistics, size) for batch in track(batches, "estimating normalization", len(batches)))
     update_bn(inputs, network)
     network.eval()
+
+
+def choose_images(images: Pixels, count: int) -> Pixels:
+    """At most ``count`` images, at random but the same of the same images every time."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    chosen: Pixels = images[order[:count].numpy()]
+    return chosen

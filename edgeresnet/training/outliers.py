@@ -12,6 +12,7 @@ from edgeresnet.images import Pixels
 from edgeresnet.progress import Track, silent
 from edgeresnet.training.augmentation import normalization, normalize
 from edgeresnet.training.loop import EVALUATION_BATCH, evaluate
+from edgeresnet.training.norms import choose_images
 
 # Images that are looked at, and over how many times the median channel's largest value a channel is an outlier. Of networks without
 # any the largest channel is at 4 times the median; one that a network trained with Muon had was at 60.
@@ -43,8 +44,7 @@ def silence_outliers(
         report: Receives a line of text for each stage that has outliers.
         track: Progress reporter.
     """
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:IMAGES]
-    sample = images[chosen.numpy()]
+    sample = choose_images(images, IMAGES)
     # From the front to the back, since an outlier makes others behind it.
     for number, (stage, norms) in enumerate(_stages(network), start=1):
         largest = _find_largest(network, stage, sample, size, track)
