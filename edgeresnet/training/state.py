@@ -17,7 +17,7 @@ from edgeresnet.training.model import build_resnet18
 from edgeresnet.training.optimizer import build_optimizer
 from edgeresnet.training.weights import TrainedNetwork
 
-FORMAT: Final = "edgeresnet.training-state/1"
+FORMAT: Final = "edgeresnet.training-state/2"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,6 +110,9 @@ def test_a_run_is_not_overwritten_and_not_mixed_up(whole, image_folder, tmp_path
         (tmp_path / "state.pt").write_bytes(broken)
         with pytest.raises(CheckpointError, match="not a training state"):
             run_training(None, image_folder, tmp_path, device=CPU)
+    torch.save({**torch.load(output / "state.pt"), "format": "edgeresnet.training-state/1"}, tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match=r"has format .*training-state/1', this release reads"):
+        run_training(None, image_folder, tmp_path, device=CPU)
 
 
 def test_a_run_begins_with_given_weights_and_keeps_a_head_that_fits(whole, image_folder, tmp_path):
