@@ -48,7 +48,7 @@ Examples:
 @click.option(
     "--muon-lr",
     type=float,
-    help="Have Muon update the filters of convolutions, with this peak rate (0.06 is a good one), and SGD the rest. [default: SGD alone]",
+    help="Have Muon update the filters of convolutions, with this peak rate (0.045 is a good one), and SGD the rest. [default: SGD alone]",
 )
 @click.option("--image-size", type=int, help="Height and width that images are resized to. [default: 32]")
 @click.option("--seed", type=int, help="Decides everything that is random. [default: 0]")
