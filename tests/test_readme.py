@@ -1,5 +1,6 @@
 """The README's examples run, and its figures are those of the committed record."""
 
+import csv
 import json
 import re
 import shlex
@@ -20,7 +21,9 @@ COMMANDS = re.findall(r"^\$ edgeresnet (.+)$", README, re.MULTILINE)
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 RECORD = json.loads((ROOT / "benchmarks" / "records" / "cpu.json").read_text())
 CARD = json.loads((ROOT / "benchmarks" / "records" / "card.json").read_text())
+OPTIMIZERS = sorted((ROOT / "benchmarks" / "records" / "optimizers").iterdir())
 MODEL_CARD = (ROOT / "edgeresnet" / "models" / "README.md").read_text()
+TRAINING_ACCOUNT = (ROOT / "edgeresnet" / "models" / "training" / "README.md").read_text()
 EMULATION = json.loads((ROOT / "benchmarks" / "records" / "emulation.json").read_text())
 LITERT_AVX2 = json.loads((ROOT / "benchmarks" / "records" / "litert-avx2.json").read_text())
 LITERT = json.loads((ROOT / "benchmarks" / "records" / "litert.json").read_text())
@@ -116,3 +119,18 @@ def test_the_figures_beside_litert_are_the_records():
         for runtime in ("onnxruntime", "litert")
     )
     assert f"{ours:.2f} ms stand against {theirs:.2f}" in README
+
+
+@pytest.mark.parametrize("run", OPTIMIZERS, ids=lambda run: run.name)
+def test_the_figures_of_an_optimizer_are_its_runs(run):
+    settings = json.loads((run / "config.json").read_text())
+    epochs = list(csv.DictReader((run / "log.csv").read_text().splitlines()))
+    assert len(epochs) == settings["epochs"]
+    name = f"Muon, {settings['muon_lr']:g}" if settings["muon_lr"] else f"SGD, {settings['lr']:g}"
+    seconds = min(float(epoch["seconds"]) for epoch in epochs)
+    end = epochs[-1]
+    row = f"| {name} | {float(end['train_loss']):.3f} | {float(end['validation_top1']):.1%} | {seconds:.0f} |"
+    assert row in TRAINING_ACCOUNT
+    # The runs differ in their rates alone.
+    alike = [{**json.loads((each / "config.json").read_text()), "lr": 0, "muon_lr": 0} for each in OPTIMIZERS]
+    assert all(other == alike[0] for other in alike)
