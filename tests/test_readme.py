@@ -131,6 +131,8 @@ def test_the_figures_of_an_optimizer_are_its_runs(run):
     end = epochs[-1]
     row = f"| {name} | {float(end['train_loss']):.3f} | {float(end['validation_top1']):.1%} | {seconds:.0f} |"
     assert row in TRAINING_ACCOUNT
-    # The runs differ in their rates alone.
+
+
+def test_the_runs_of_the_optimizers_differ_in_their_rates_alone():
     alike = [{**json.loads((each / "config.json").read_text()), "lr": 0, "muon_lr": 0} for each in OPTIMIZERS]
     assert all(other == alike[0] for other in alike)
