@@ -51,19 +51,20 @@ def run_benchmark(
         track: Progress reporter.
 
     Raises:
-        ModelFormatError: If the models are of other weights than the original, or of different input sizes.
+        ModelFormatError: If the models are of other weights than the original, or take images in another way than each other.
         DataError: If the classes of ``test`` are not the models'.
     """
     subjects: list[Subject] = [*([original] if original is not None else []), *models]
     if original is not None:
         check_same_weights(list(models), original)
-    sizes = {subject.spec.image_size for subject in subjects}
-    if len(sizes) > 1:
-        raise ModelFormatError(f"the models take images of different sizes ({sorted(sizes)}); measure them one by one")
+    inputs = {subject.spec.input for subject in subjects}
+    if len(inputs) > 1:
+        described = "; ".join(sorted(map(str, inputs)))
+        raise ModelFormatError(f"the models take images in different ways ({described}); measure them one by one")
     if test is not None:
         for subject in subjects:
             check_classes(test, subject.spec.labels)
-    images = synthetic_images(sizes.pop(), count=256) if test is None else test.images
+    images = synthetic_images(inputs.pop(), count=256) if test is None else test.images
 
     timings = measure_latency(
         subjects, settings.batch_sizes, images[:256], min_time_s=settings.min_time_s, device_only=settings.device_only, track=track

@@ -116,7 +116,7 @@ def write_card(model: Path, test: LabelledImages, corrupted: LabelledImages) -> 
 def command(model: Path, data: Path, limit: int | None, corrupt: int) -> None:
     """Measure what the model card says of MODEL; prints JSON."""
     try:
-        size = Session(model).spec.image_size
+        size = Session(model).spec.input
         card = write_card(model, read_split(data, "test", size=size, limit=limit), read_split(data, "test", size=size, limit=corrupt))
     except EdgeResNetError as error:
         raise click.ClickException(str(error)) from error

@@ -28,7 +28,7 @@ from edgeresnet.errors import EdgeResNetError
 from edgeresnet.evaluation import Logits, compare_logits, synthetic_images
 from edgeresnet.images import Pixels
 from edgeresnet.session import Session
-from edgeresnet.spec import INPUT_NAME, OUTPUT_NAME
+from edgeresnet.spec import INPUT_NAME
 from edgeresnet.target import Target
 
 # Processor models of QEMU 7.2; None is the machine itself.
@@ -56,7 +56,7 @@ options.intra_op_num_threads = 1
 options.log_severity_level = 4
 session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 images = np.load(sys.argv[2])
-np.save(sys.argv[3], np.concatenate([session.run(["{OUTPUT_NAME}"], {{"{INPUT_NAME}": image[None]}})[0] for image in images]))
+np.save(sys.argv[3], np.concatenate([session.run(None, {{"{INPUT_NAME}": image[None]}})[0] for image in images]))
 """
 
 
@@ -166,7 +166,7 @@ def _call(command: list[str], folder: Path | None = None) -> None:
 def command(fp32: Path, models: tuple[Path, ...], data: Path | None, limit: int, processors: tuple[str, ...]) -> None:
     """Compare MODELS on emulated processors with FP32 on this one; prints JSON."""
     session = Session(fp32)
-    size = session.spec.image_size
+    size = session.spec.input
     images = read_split(data, "test", size=size, limit=limit).images if data else synthetic_images(size, limit)
     expected = session.logits(images)
     session.close()

@@ -110,9 +110,8 @@ def convert(weights: Path, folder: Path) -> dict[str, Path]:
     from edgeresnet.training.weights import load_weights
 
     trained = load_weights(weights)
-    size = trained.spec.image_size
     files = {precision: folder / f"{trained.spec.architecture}-{precision}.tflite" for precision in PRECISIONS}
-    image = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+    image = torch.zeros(1, *trained.spec.input.shape, dtype=torch.uint8)
     litert_torch.convert(trained.model.eval(), (image,)).export(str(files["fp32"]))
     quantization = quantizer.Quantizer(str(files["fp32"]))
     quantization.load_quantization_recipe(recipe.dynamic_wi8_afp32())
@@ -126,7 +125,7 @@ def compare(models: Sequence[OnnxSubject], original: OriginalSubject, images: Pi
     Args:
         models: ONNX files of the same weights.
         original: Those weights.
-        images: uint8 (N, size, size, 3) to compare the answers on.
+        images: uint8 (N, height, width, channels) to compare the answers on.
         threads: CPU threads of each.
         seconds: Time to spend on the timed calls of a model, at least.
 
@@ -179,7 +178,7 @@ def command(models: tuple[Path, ...], original: Path | None, data: Path | None, 
     try:
         reference = OriginalSubject.of(original, threads)
         subjects = [OnnxSubject.of(model, Target(threads=threads)) for model in models]
-        size = reference.spec.image_size
+        size = reference.spec.input
         split = read_split(data, "test", size=size, limit=limit) if data else None
         images = split.images if split else synthetic_images(size, limit)
         results = compare(subjects, reference, images, threads, seconds)

@@ -20,7 +20,7 @@ from edgeresnet.images import Pixels
 from edgeresnet.machine import available_cores
 from edgeresnet.providers import load_onnxruntime
 from edgeresnet.session import Session
-from edgeresnet.spec import INPUT_NAME, OUTPUT_NAME
+from edgeresnet.spec import INPUT_NAME
 from edgeresnet.target import Target
 
 BATCH: Final = 32
@@ -47,7 +47,7 @@ class Throughput:
 def measure_throughput(model: Path, count: int, threads: int) -> Throughput:
     """Run ``count`` images both ways, in turns, each with the other's session closed."""
     session = Session(model, Target(threads=threads))
-    images = synthetic_images(session.spec.image_size, count)
+    images = synthetic_images(session.spec.input, count)
     sample = slice(None, None, max(1, count // 16))
     together = session.logits(images)[sample]
     alone = np.concatenate([session.logits(image[None]) for image in images[sample]])
@@ -75,7 +75,7 @@ def _time_batches(model: Path, images: Pixels, threads: int) -> float:
 
     def run(pixels: Pixels) -> None:
         for start in range(0, len(pixels), BATCH):
-            session.run([OUTPUT_NAME], {INPUT_NAME: pixels[start : start + BATCH]})
+            session.run(None, {INPUT_NAME: pixels[start : start + BATCH]})
 
     return _time(lambda: run(images), lambda: run(images[:BATCH]))
 

@@ -14,10 +14,10 @@ import click
 import numpy as np
 
 from benchmarks.environment import describe_environment
+from edgeresnet.cifar10 import CIFAR10_LABELS
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.evaluation import SYNTHETIC_NAME, synthetic_images
 from edgeresnet.images import Pixels
-from edgeresnet.spec import CIFAR10_LABELS
 from edgeresnet.training.process import keep_freed_memory, let_idle_threads_sleep
 
 WARM_UP: Final = 2

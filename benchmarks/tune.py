@@ -152,7 +152,7 @@ def tune(
         check_classes(data, subjects[0].spec.labels)
     if goal.max_drop is not None and data is None:
         raise ValueError("max_drop needs data")
-    images = data.images if data is not None else synthetic_images(subjects[0].spec.image_size, count=256)
+    images = data.images if data is not None else synthetic_images(subjects[0].spec.input, count=256)
 
     images_per_call = IMAGES_PER_CALL[goal.objective]
     unavailable = _find_unavailable(providers)
@@ -208,7 +208,7 @@ def list_targets(provider: str, precision: str, objective: str, cores: int) -> l
 def _check_together(subjects: Sequence[OnnxSubject]) -> None:
     first = subjects[0]
     for subject in subjects[1:]:
-        if (subject.spec.labels, subject.spec.image_size) != (first.spec.labels, first.spec.image_size):
+        if (subject.spec.labels, subject.spec.input) != (first.spec.labels, first.spec.input):
             raise ModelFormatError(f"{subject.path}: has other classes or another image size than {first.path}; tune one network at a time")
 
 

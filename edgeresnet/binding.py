@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeresnet.images import Pixels
-from edgeresnet.spec import INPUT_NAME, OUTPUT_NAME
+from edgeresnet.spec import INPUT_NAME
 
 
 class BoundBatch:
@@ -20,26 +20,36 @@ class BoundBatch:
         session: ONNX Runtime's session.
         device: ``cpu`` or ``cuda``.
         device_id: Which GPU.
-        shape: Of the input: (batch, size, size, 3).
+        shape: Of the input: (batch, height, width, channels).
+        output: Name of the graph's output.
         classes: Number of classes.
         graph_id: Name of the CUDA graph that this batch size is recorded as; None to run kernel by kernel.
     """
 
     def __init__(
-        self, ort: ModuleType, session: Any, device: str, device_id: int, shape: tuple[int, ...], classes: int, graph_id: int | None
+        self,
+        ort: ModuleType,
+        session: Any,
+        *,
+        device: str,
+        device_id: int,
+        shape: tuple[int, ...],
+        output: str,
+        classes: int,
+        graph_id: int | None,
     ) -> None:
         self._session = session
         self._input = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.uint8), device, device_id)
         self._output = ort.OrtValue.ortvalue_from_shape_and_type((shape[0], classes), np.float32, device, device_id)
         self._binding = session.io_binding()
         self._binding.bind_ortvalue_input(INPUT_NAME, self._input)
-        self._binding.bind_ortvalue_output(OUTPUT_NAME, self._output)
+        self._binding.bind_ortvalue_output(output, self._output)
         self._options = ort.RunOptions()
         if graph_id is not None:
             self._options.add_run_config_entry("gpu_graph_id", str(graph_id))
 
     def write(self, pixels: Pixels) -> None:
-        """Copy uint8 (batch, size, size, 3) to the device."""
+        """Copy uint8 (batch, height, width, channels) to the device."""
         self._input.update_inplace(np.ascontiguousarray(pixels))
 
     def run(self) -> None:
@@ -48,6 +58,6 @@ class BoundBatch:
         self._binding.synchronize_outputs()
 
     def read(self) -> NDArray[np.float32]:
-        """Copy the logits of the last run to the host: float32 (batch, classes)."""
-        logits: NDArray[np.float32] = self._output.numpy()
-        return logits
+        """Copy the output of the last run to the host: float32 (batch, classes)."""
+        output: NDArray[np.float32] = self._output.numpy()
+        return output

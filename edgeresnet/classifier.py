@@ -149,11 +149,10 @@ class Classifier:
             ImageError: If one of them is not a readable image; the message has its position.
         """
         sources: Sequence[ImageSource] = list(images)
-        size = self.spec.image_size
-        pixels = np.empty((len(sources), size, size, 3), np.uint8)
+        pixels = np.empty((len(sources), *self.spec.input.shape), np.uint8)
         for i, source in enumerate(sources):
             try:
-                pixels[i] = to_pixels(source, size)
+                pixels[i] = to_pixels(source, self.spec.input)
             except ImageError as error:
                 raise ImageError(f"image {i}: {error}" if len(sources) > 1 else str(error)) from error
         return [Prediction(self.labels, logits) for logits in self.logits(pixels)]
@@ -162,7 +161,7 @@ class Classifier:
         """Run the network on prepared pixels.
 
         Args:
-            pixels: uint8 (N, size, size, 3) RGB, where ``size`` is ``spec.image_size``.
+            pixels: uint8 (N, height, width, channels), as ``spec.input`` describes them.
 
         Returns:
             float32 (N, classes).
@@ -179,10 +178,9 @@ class Classifier:
             runs: Number of runs of each batch size.
             batch_sizes: Numbers of images that calls will have; CUDA chooses its algorithms anew for each.
         """
-        size = self.spec.image_size
         for count in batch_sizes:
             for _ in range(runs):
-                self.logits(np.zeros((count, size, size, 3), np.uint8))
+                self.logits(np.zeros((count, *self.spec.input.shape), np.uint8))
 
     def close(self) -> None:
         """Free the model and its threads; the classifier cannot be used afterwards."""

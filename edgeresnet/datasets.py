@@ -15,10 +15,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeresnet.cifar10 import CIFAR10_LABELS, CIFAR10_SIZE
 from edgeresnet.errors import DataError, ImageError
 from edgeresnet.images import SUFFIXES, Pixels, to_pixels
 from edgeresnet.progress import Track, silent
-from edgeresnet.spec import CIFAR10_LABELS, CIFAR10_SIZE
+from edgeresnet.spec import ImageInput
 
 ARCHIVE_SUFFIXES: Final = (".tar", ".tar.xz", ".tar.gz", ".tgz", ".zip")
 TORCHVISION_FOLDER: Final = "cifar-10-batches-py"
@@ -37,7 +38,7 @@ class LabelledImages:
     """One split of a data set, in memory.
 
     Attributes:
-        images: uint8 (N, size, size, 3) RGB.
+        images: uint8 (N, height, width, channels).
         labels: int64 (N,), indices into ``classes``.
         classes: Class names, sorted.
         name: What a report calls this data.
@@ -65,13 +66,15 @@ class _EncodedImage:
     read: Callable[[], bytes]
 
 
-def read_split(data: Path, split: str, *, size: int = CIFAR10_SIZE, limit: int | None = None, track: Track = silent) -> LabelledImages:
+def read_split(
+    data: Path, split: str, *, size: int | ImageInput = CIFAR10_SIZE, limit: int | None = None, track: Track = silent
+) -> LabelledImages:
     """Read one split of a data set into memory.
 
     Args:
         data: Any of ``LAYOUTS``.
         split: ``train`` or ``test``.
-        size: Height and width that the images are resized to.
+        size: The model's input that the images are fitted to; a number is short for RGB stretched to a square of that side.
         limit: Take this many images, spread evenly over the classes, instead of all.
         track: Progress reporter.
 
@@ -79,21 +82,22 @@ def read_split(data: Path, split: str, *, size: int = CIFAR10_SIZE, limit: int |
         MissingSplitError: If ``data`` holds no images of this split in any known layout.
         DataError: If ``data`` does not exist, a class is empty, or an image or archive cannot be read.
     """
+    wanted = ImageInput.of(size)
     if not data.exists():
         raise DataError(f"{data}: no such file or folder; --data takes {LAYOUTS}")
     batches = data if data.name == TORCHVISION_FOLDER else data / TORCHVISION_FOLDER
     if batches.is_dir():
-        return _limited(_read_torchvision_cifar10(batches, split, size, track), limit)
+        return _limited(_read_torchvision_cifar10(batches, split, wanted, track), limit)
     entries = sorted(_find_images(data, split), key=lambda entry: (entry.label, entry.path))
     if not entries:
         raise MissingSplitError(f"{data}: no images found for the {split} split; --data takes {LAYOUTS}")
     classes = tuple(sorted({entry.label for entry in entries}))
     if limit is not None:
         entries = [entries[i] for i in _spread(len(entries), limit)]
-    images = np.empty((len(entries), size, size, 3), np.uint8)
+    images = np.empty((len(entries), *wanted.shape), np.uint8)
     for i, entry in enumerate(track(entries, f"reading {split} images")):
         try:
-            images[i] = to_pixels(entry.read(), size)
+            images[i] = to_pixels(entry.read(), wanted)
         except ImageError as error:
             raise DataError(f"{data}: {entry.path}: {error}; fix: repair or remove the file") from error
     index = {label: i for i, label in enumerate(classes)}
@@ -208,7 +212,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"refused to load {module}.{name}")
 
 
-def _read_torchvision_cifar10(folder: Path, split: str, size: int, track: Track) -> LabelledImages:
+def _read_torchvision_cifar10(folder: Path, split: str, wanted: ImageInput, track: Track) -> LabelledImages:
     files = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
     pixels: list[Pixels] = []
     labels: list[int] = []
@@ -221,8 +225,8 @@ def _read_torchvision_cifar10(folder: Path, split: str, size: int, track: Track)
     except (OSError, EOFError, pickle.UnpicklingError, KeyError, ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{folder / file}: cannot be read as a CIFAR-10 batch ({error}); fix: download it again") from error
     images = np.concatenate(pixels)
-    if size != CIFAR10_SIZE:
-        images = np.stack([to_pixels(image, size) for image in track(images, f"resizing {split} images")])
+    if wanted != ImageInput.of(CIFAR10_SIZE):
+        images = np.stack([to_pixels(image, wanted) for image in track(images, f"resizing {split} images")])
     return LabelledImages(images=images, labels=np.array(labels, np.int64), classes=CIFAR10_LABELS, name=f"CIFAR-10 {split} set")
 
 

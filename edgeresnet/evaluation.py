@@ -10,10 +10,12 @@ from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import DataError
 from edgeresnet.images import Pixels
 from edgeresnet.progress import Track, silent
+from edgeresnet.spec import Accuracy, ImageInput
 
 Logits = NDArray[np.float32]
 
 BATCH: Final = 128
+TOP: Final = 5
 SYNTHETIC_NAME: Final = "synthetic images"
 
 
@@ -45,7 +47,7 @@ def collect_logits(network: Network, images: Pixels, description: str, track: Tr
 
     Args:
         network: What to run.
-        images: uint8 (N, size, size, 3), N at least 1.
+        images: uint8 (N, height, width, channels), N at least 1.
         description: What the progress bar says.
         track: Progress reporter.
         batch_size: Images per call.
@@ -75,6 +77,19 @@ def top1(logits: Logits, labels: NDArray[np.int64]) -> float:
     return float((logits.argmax(1) == labels).mean())
 
 
+def top5(logits: Logits, labels: NDArray[np.int64]) -> float | None:
+    """Fraction of images whose true class is among the five highest logits; None where there are no more than five classes."""
+    if logits.shape[1] <= TOP:
+        return None
+    best = np.argpartition(-logits, TOP - 1, axis=1)[:, :TOP]
+    return float((best == labels[:, None]).any(1).mean())
+
+
+def measure(logits: Logits, data: LabelledImages) -> Accuracy:
+    """Accuracy of the answers to a labelled set of images."""
+    return Accuracy(top1=top1(logits, data.labels), top5=top5(logits, data.labels), count=len(data), data=data.name)
+
+
 def check_classes(data: LabelledImages, labels: tuple[str, ...]) -> None:
     """Make sure that the classes of a data set are those of a model, in the same order.
 
@@ -87,22 +102,29 @@ def check_classes(data: LabelledImages, labels: tuple[str, ...]) -> None:
         )
 
 
-def synthetic_images(size: int, count: int = 64, seed: int = 0) -> Pixels:
+def synthetic_images(size: int | ImageInput, count: int = 64, seed: int = 0) -> Pixels:
     """Images for comparing networks where no data is at hand: coloured shapes and gradients at several scales, fixed by ``seed``.
 
     Plain noise would not do: a trained network puts all of it in one class.
 
+    Args:
+        size: The model's input; a number is short for square RGB images of that side.
+        count: Number of images.
+        seed: Decides them.
+
     Returns:
-        uint8 (count, size, size, 3).
+        uint8 (count, height, width, channels).
     """
+    height, width, channels = ImageInput.of(size).shape
     generator = np.random.default_rng(seed)
-    images = np.zeros((count, size, size, 3))
+    images = np.zeros((count, height, width, 3))
     for cells in (2, 3, 5, 9):
         grid = generator.normal(size=(count, cells, cells, 3))
-        index = np.arange(size) * cells // size
-        images += grid[:, index[:, None], index] / cells**0.5
+        rows, columns = np.arange(height) * cells // height, np.arange(width) * cells // width
+        images += grid[:, rows[:, None], columns] / cells**0.5
     spread = generator.uniform(20, 90, (count, 1, 1, 1))
-    return np.clip(generator.uniform(70, 180, (count, 1, 1, 3)) + spread * images, 0, 255).astype(np.uint8)
+    pixels = np.clip(generator.uniform(70, 180, (count, 1, 1, 3)) + spread * images, 0, 255).astype(np.uint8)
+    return pixels if channels == 3 else pixels[..., :channels]
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -21,6 +21,9 @@ _NODE, _INITIALIZER, _OP_TYPE, _DATA_LOCATION = 1, 5, 4, 14
 _OPSET_DOMAIN, _OPSET_VERSION, _KEY, _VALUE = 1, 2, 1, 2
 _EXTERNAL: Final = 1
 
+# Metadata entry with the file's own fingerprint.
+FINGERPRINT_KEY: Final = "edgeresnet.fingerprint"
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -50,6 +53,18 @@ class ModelFile:
     def sha256(self) -> str:
         """Hex SHA-256 of the file."""
         return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of all that the file says but its entry ``FINGERPRINT_KEY``, which can thus hold it."""
+        digest = hashlib.sha256()
+        for number, value in _fields(memoryview(self.content)):
+            if number == _METADATA and not isinstance(value, int) and _text(dict(_fields(value)).get(_KEY, b"")) == FINGERPRINT_KEY:
+                continue
+            size = -1 if isinstance(value, int) else len(value)
+            digest.update(f"{number}:{size}:".encode())
+            digest.update(str(value).encode() if isinstance(value, int) else value)
+        return digest.hexdigest()
 
 
 def read_model_file(path: Path) -> ModelFile:

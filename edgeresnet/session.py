@@ -16,12 +16,14 @@ from edgeresnet.errors import ImageError, ModelFormatError
 from edgeresnet.images import Pixels
 from edgeresnet.modelfile import ModelFile, parse_model, read_model_file
 from edgeresnet.providers import PlacedNode, load_onnxruntime, open_model, reduced_arithmetic
-from edgeresnet.spec import DYNAMIC_PRECISIONS, INPUT_NAME, OUTPUT_NAME, ModelSpec
+from edgeresnet.spec import DYNAMIC_PRECISIONS, INPUT_NAME, PROBABILITIES, ImageInput, ModelSpec
 from edgeresnet.target import PROVIDERS, Target
 
 # More images at a time leave a CPU's cache: at 32 a CIFAR ResNet-18's activations are 8 MB a layer. A GPU needs more to be busy.
 MICRO_BATCH: Final = 32
 MICRO_BATCH_GPU: Final = 256
+# A probability that underflows has a logarithm all the same: -87.3.
+SMALLEST_PROBABILITY: Final = np.finfo(np.float32).tiny
 
 
 class Session:
@@ -43,14 +45,15 @@ class Session:
 
     def __init__(self, model: Path | bytes, target: Target | None = None) -> None:
         self.target = target or Target()
-        file = parse_model(model) if isinstance(model, bytes) else read_model_file(model)
+        self._model = model
+        file = self.read_file()
         self.size_bytes = len(file.content)
         with _naming("the model" if isinstance(model, bytes) else str(model)):
             self.spec = _check_file(file)
             opened = open_model(file.content, self.target, self.spec.precision)
-            _check_signature(opened.session, self.spec)
+            self.fixed_batch: int | None = _check_signature(opened.session, self.spec)
         self.provider = opened.provider
-        self._micro_batch = _choose_micro_batch(self.target, self.spec.precision, self.provider)
+        self._micro_batch = _choose_micro_batch(self.target, self.spec.precision, self.provider, self.fixed_batch)
         self.placement: tuple[PlacedNode, ...] = opened.placement
         self.passed_over = opened.passed_over
         self.arithmetic = reduced_arithmetic(opened.provider, self.target)
@@ -61,7 +64,7 @@ class Session:
         self._streams: _Streams | None = None
         streams = self.target.streams or (self.target.cores if self.spec.precision in DYNAMIC_PRECISIONS else 1)
         if self.provider == PROVIDERS["cpu"] and streams > 1:
-            self._streams = _Streams(file.content, self.spec.precision, streams, self.target.cores // streams)
+            self._streams = _Streams(file.content, self.spec.precision, self.fixed_batch, streams, self.target.cores // streams)
 
     def logits(self, pixels: Pixels) -> NDArray[np.float32]:
         """Run the model.
@@ -72,16 +75,16 @@ class Session:
         benchmarks/streams.py.)
 
         Args:
-            pixels: uint8 (N, size, size, 3) RGB, any N including 0.
+            pixels: uint8 (N, height, width, channels), as ``spec.input`` describes them; any N including 0.
 
         Returns:
-            float32 (N, classes).
+            float32 (N, classes); of a model whose output is probabilities, their natural logarithms, which are logits too.
 
         Raises:
             ImageError: If the array has another type or shape.
             ValueError: If the session is closed, or was opened before this process was forked off.
         """
-        _check_pixels(pixels, self.spec.image_size)
+        _check_pixels(pixels, self.spec.input)
         self._check_usable()
         batches = [pixels[start : start + self._micro_batch] for start in range(0, len(pixels), self._micro_batch)]
         streams = self._streams
@@ -90,22 +93,38 @@ class Session:
         elif self.provider == PROVIDERS["cuda"]:
             parts = [self._run_bound(batch) for batch in batches]
         else:
-            parts = [_run(self._session, batch) for batch in batches]
-        return np.concatenate(parts) if parts else np.empty((0, len(self.spec.labels)), np.float32)
+            parts = [_run(self._session, batch, self.fixed_batch) for batch in batches]
+        outputs = np.concatenate(parts) if parts else np.empty((0, len(self.spec.labels)), np.float32)
+        return np.log(np.maximum(outputs, SMALLEST_PROBABILITY)) if self.spec.output == PROBABILITIES else outputs
 
     def bind(self, count: int) -> BoundBatch:
-        """Buffers on the device for ``count`` images at a time, to run without copies between host and device."""
+        """Buffers on the device for ``count`` images at a time, to run without copies between host and device.
+
+        Raises:
+            ValueError: If the model takes another number of images at a time, or the session is closed.
+        """
         self._check_usable()
-        size = self.spec.image_size
+        if self.fixed_batch not in (None, count):
+            raise ValueError(f"the model takes {self.fixed_batch} image(s) at a time, not {count}")
         return BoundBatch(
             load_onnxruntime(),
             self._session,
             device="cuda" if self.provider == PROVIDERS["cuda"] else "cpu",
             device_id=self.target.device_id if self.provider == PROVIDERS["cuda"] else 0,
-            shape=(count, size, size, 3),
+            shape=(count, *self.spec.input.shape),
+            output=self.spec.output,
             classes=len(self.spec.labels),
             graph_id=count if self.target.cuda_graph else None,
         )
+
+    def read_file(self) -> ModelFile:
+        """The model file as it is now, which need not be as it was when the session was opened.
+
+        Raises:
+            ModelNotFoundError: If there is no such file.
+            ModelFormatError: If it is not an ONNX model.
+        """
+        return parse_model(self._model) if isinstance(self._model, bytes) else read_model_file(self._model)
 
     def close(self) -> None:
         """Free the model and its threads. Closing twice is fine; running afterwards is an error."""
@@ -117,13 +136,14 @@ class Session:
 
     def _run_bound(self, pixels: Pixels) -> NDArray[np.float32]:
         """Through buffers that stay on the device, one pair for each batch size."""
+        full = _fill_batch(pixels, self.fixed_batch)
         with self._binding:
-            if len(pixels) not in self._bound:
-                self._bound[len(pixels)] = self.bind(len(pixels))
-            batch = self._bound[len(pixels)]
-            batch.write(pixels)
+            if len(full) not in self._bound:
+                self._bound[len(full)] = self.bind(len(full))
+            batch = self._bound[len(full)]
+            batch.write(full)
             batch.run()
-            return batch.read()
+            return batch.read()[: len(pixels)]
 
     def _check_usable(self) -> None:
         if self._session is None:
@@ -138,13 +158,15 @@ class _Streams:
     Args:
         content: The ONNX file.
         precision: What the file says of its own precision.
+        fixed_batch: Number of images that the model takes; None for any.
         count: Number of streams.
         threads: Threads of each.
     """
 
-    def __init__(self, content: bytes, precision: str, count: int, threads: int) -> None:
+    def __init__(self, content: bytes, precision: str, fixed_batch: int | None, count: int, threads: int) -> None:
         self._content = content
         self._precision = precision
+        self._fixed_batch = fixed_batch
         self._count = count
         self._threads = threads
         self._opening = Lock()
@@ -158,7 +180,7 @@ class _Streams:
                 self._session = open_model(self._content, Target(threads=self._threads), self._precision).session
                 self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="edgeresnet")
             session, pool = self._session, self._pool
-        return list(pool.map(lambda batch: _run(session, batch), batches))
+        return list(pool.map(lambda batch: _run(session, batch, self._fixed_batch), batches))
 
     def close(self) -> None:
         """Stop the threads after the runs at hand."""
@@ -168,24 +190,36 @@ class _Streams:
                 self._session = self._pool = None
 
 
-def _run(session: Any, pixels: Pixels) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})[0]
-    return result
+def _run(session: Any, pixels: Pixels, fixed_batch: int | None) -> NDArray[np.float32]:
+    result: NDArray[np.float32] = session.run(None, {INPUT_NAME: _fill_batch(pixels, fixed_batch)})[0]
+    return result[: len(pixels)]
 
 
-def _choose_micro_batch(target: Target, precision: str, provider: str) -> int:
+def _fill_batch(pixels: Pixels, fixed_batch: int | None) -> Pixels:
+    """As many images as the model takes. The last one is repeated, so that a dynamic scale is that of the images themselves."""
+    missing = (fixed_batch or len(pixels)) - len(pixels)
+    return np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)]) if missing else pixels
+
+
+def _choose_micro_batch(target: Target, precision: str, provider: str, fixed_batch: int | None) -> int:
     if precision in DYNAMIC_PRECISIONS:
         if target.micro_batch not in (None, 1):
             raise ValueError(f"micro_batch must be 1 for a dynamically quantized model, not {target.micro_batch}: images share one scale")
         return 1
+    if fixed_batch is not None:
+        if target.micro_batch not in (None, fixed_batch):
+            raise ValueError(f"micro_batch must be {fixed_batch}, the number of images that the model takes, not {target.micro_batch}")
+        return fixed_batch
     return target.micro_batch or (MICRO_BATCH_GPU if provider == PROVIDERS["cuda"] else MICRO_BATCH)
 
 
-def _check_pixels(pixels: object, size: int) -> None:
+def _check_pixels(pixels: object, wanted: ImageInput) -> None:
+    height, width, channels = wanted.shape
+    expected = f"(N, {height}, {width}, {channels})" + (" in RGB" if channels == 3 else "")
     if not isinstance(pixels, np.ndarray):
-        raise ImageError(f"pixels must be a uint8 array (N, {size}, {size}, 3) in RGB, not {type(pixels).__name__}")
-    if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
-        raise ImageError(f"pixels must be uint8 (N, {size}, {size}, 3) in RGB, not {pixels.dtype} {pixels.shape}")
+        raise ImageError(f"pixels must be a uint8 array {expected}, not {type(pixels).__name__}")
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != wanted.shape:
+        raise ImageError(f"pixels must be uint8 {expected}, not {pixels.dtype} {pixels.shape}")
 
 
 @contextmanager
@@ -203,10 +237,12 @@ def _check_file(file: ModelFile) -> ModelSpec:
     return ModelSpec.from_metadata(file.metadata)
 
 
-def _check_signature(session: Any, spec: ModelSpec) -> None:
-    size = spec.image_size
+def _check_signature(session: Any, spec: ModelSpec) -> int | None:
+    """Make sure that the graph is what the metadata promises; returns the number of images that it takes, None for any."""
     inputs = [(i.name, i.type, i.shape[1:]) for i in session.get_inputs()]
     outputs = [(o.name, o.type, o.shape[1:]) for o in session.get_outputs()]
-    expected = ([(INPUT_NAME, "tensor(uint8)", [size, size, 3])], [(OUTPUT_NAME, "tensor(float)", [len(spec.labels)])])
+    expected = ([(INPUT_NAME, "tensor(uint8)", list(spec.input.shape))], [(spec.output, "tensor(float)", [len(spec.labels)])])
     if (inputs, outputs) != expected:
         raise ModelFormatError(f"its inputs and outputs {inputs} -> {outputs} are not those that its metadata promises")
+    batch = session.get_inputs()[0].shape[0]
+    return batch if isinstance(batch, int) else None

@@ -18,14 +18,14 @@ from edgeresnet.evaluation import (
     check_classes,
     collect_logits,
     compare_logits,
+    measure,
     synthetic_images,
-    top1,
 )
 from edgeresnet.files import replacing
 from edgeresnet.images import Pixels
 from edgeresnet.progress import Track, silent
 from edgeresnet.session import Session
-from edgeresnet.spec import PRECISIONS, Accuracy, ModelSpec
+from edgeresnet.spec import PRECISIONS, Accuracy, ImageInput, ModelSpec
 from edgeresnet.training.weights import load_weights
 from exporters.fp16 import convert_to_fp16
 from exporters.fp32 import export_fp32
@@ -86,7 +86,7 @@ def export_models(
         precisions: Any of ``PRECISIONS``.
         output: Folder of the results, named ``resnet18-PRECISION.onnx``.
         test: Images to compare on; accuracy on them is stamped into the files. Without them, synthetic images are compared.
-        calibration: Training images, uint8 (N, size, size, 3), from which ``int8-static`` takes its ranges.
+        calibration: Training images, uint8 (N, height, width, channels), from which ``int8-static`` takes its ranges.
         for_amx: Give ``int8-static`` the form of ``fuse_for_amx``.
         max_drop: Largest loss of top-1 against the original, in percentage points, that is accepted; needs ``test``.
         track: Progress reporter.
@@ -100,7 +100,7 @@ def export_models(
     network = load_weights(checkpoint)
     if test is not None:
         check_classes(test, network.spec.labels)
-    size = network.spec.image_size
+    size = network.spec.input
     images = synthetic_images(size) if test is None else test.images
     expected = collect_logits(network, images, "running the original", track)
     original_accuracy = _measure_accuracy(expected, test)
@@ -136,13 +136,13 @@ def export_models(
     return exports
 
 
-def _convert(fp32: onnx.ModelProto, precision: str, image_size: int, calibration: Pixels | None, *, for_amx: bool) -> onnx.ModelProto:
+def _convert(fp32: onnx.ModelProto, precision: str, size: ImageInput, calibration: Pixels | None, *, for_amx: bool) -> onnx.ModelProto:
     if precision == "fp32":
         return fp32
     if precision == "fp16":
         return convert_to_fp16(fp32)
     if precision == "int8":
-        return quantize_without_saturation(fp32, synthetic_images(image_size, PROBE_IMAGES)).model
+        return quantize_without_saturation(fp32, synthetic_images(size, PROBE_IMAGES)).model
     if precision == "int8-static":
         if calibration is None:
             raise ValueError("int8-static needs calibration images")
@@ -154,9 +154,7 @@ def _convert(fp32: onnx.ModelProto, precision: str, image_size: int, calibration
 
 
 def _measure_accuracy(logits: Logits, test: LabelledImages | None) -> Accuracy | None:
-    if test is None:
-        return None
-    return Accuracy(top1=top1(logits, test.labels), count=len(test), data=test.name)
+    return measure(logits, test) if test is not None else None
 
 
 def _check(precision: str, parity: Parity, accuracy: Accuracy | None, original: Accuracy | None, max_drop: float | None) -> None:

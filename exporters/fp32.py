@@ -10,19 +10,19 @@ import onnx
 import torch
 
 from edgeresnet.errors import ExportError
-from edgeresnet.spec import INPUT_NAME, OUTPUT_NAME
+from edgeresnet.spec import INPUT_NAME, LOGITS, ImageInput
 from edgeresnet.training.model import PixelClassifier
 
 # What the exporter of torch 2.9 and later writes without a conversion step.
 OPSET: Final = 20
 
 
-def export_fp32(model: PixelClassifier, image_size: int) -> onnx.ModelProto:
+def export_fp32(model: PixelClassifier, size: int | ImageInput) -> onnx.ModelProto:
     """Export a network in eval mode.
 
     Args:
         model: From uint8 (N, H, W, 3) to logits.
-        image_size: Height and width; the batch stays dynamic.
+        size: The input; a number is short for square RGB images of that side. The batch stays dynamic.
 
     Returns:
         A self-contained, checked model with input ``images`` and output ``logits``.
@@ -31,7 +31,7 @@ def export_fp32(model: PixelClassifier, image_size: int) -> onnx.ModelProto:
         ExportError: If the exporter's result is not of that form.
     """
     # A batch of 1 could be specialised to 1.
-    example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+    example = torch.zeros(2, *ImageInput.of(size).shape, dtype=torch.uint8)
     with _quiet_exporter():
         program = torch.onnx.export(
             model.eval(),
@@ -40,7 +40,7 @@ def export_fp32(model: PixelClassifier, image_size: int) -> onnx.ModelProto:
             external_data=False,
             opset_version=OPSET,
             input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
+            output_names=[LOGITS],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )

@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from edgeresnet.cifar10 import ARCHITECTURE, CIFAR10_LABELS, CIFAR10_MEAN, CIFAR10_STD
 from edgeresnet.cli import main
 from edgeresnet.evaluation import synthetic_images
-from edgeresnet.spec import CIFAR10_LABELS, CIFAR10_MEAN, CIFAR10_STD, PRECISIONS, ModelSpec
-from edgeresnet.training.model import ARCHITECTURE, build_resnet18
+from edgeresnet.spec import PRECISIONS, ImageInput, ModelSpec
+from edgeresnet.training.model import build_resnet18
 from edgeresnet.training.weights import save_weights
 from exporters.export import ExportedModel, export_models
 
@@ -36,7 +37,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state["fc.weight"].mul_(10)
     spec = ModelSpec(
         labels=CIFAR10_LABELS,
-        image_size=32,
+        input=ImageInput.of(32),
         mean=CIFAR10_MEAN,
         std=CIFAR10_STD,
         architecture=ARCHITECTURE,

@@ -17,6 +17,7 @@ from edgeresnet.cli.terminal import note, note_run, progress_bars, show
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import DataError
 from edgeresnet.progress import Track
+from edgeresnet.spec import ImageInput
 from edgeresnet.target import PROVIDERS, Target
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def command(
     )
     with progress_bars() as track:
         original = None if no_original else OriginalSubject.of(checkpoint, target.cores)
-        test = _read_test(data, download, subjects[0].spec.image_size, limit, track)
+        test = _read_test(data, download, subjects[0].spec.input, limit, track)
         record = run_benchmark(subjects, original, settings, test=test, track=track)
     if output is not None:
         write_text(output, record.to_json() + "\n")
@@ -118,7 +119,7 @@ def _try(subject: "OnnxSubject") -> str:
     return session.provider
 
 
-def _read_test(data: Path | None, download: bool, size: int, limit: int | None, track: Track) -> LabelledImages | None:
+def _read_test(data: Path | None, download: bool, size: ImageInput, limit: int | None, track: Track) -> LabelledImages | None:
     from edgeresnet.datasets import read_split
 
     if data is None and download:

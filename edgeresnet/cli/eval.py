@@ -67,7 +67,7 @@ def command(
     session.close()
     original = None if no_original else _find_original(checkpoint, target.cores)
     with progress_bars() as track:
-        test = read_split(data, "test", size=subject.spec.image_size, limit=limit, track=track)
+        test = read_split(data, "test", size=subject.spec.input, limit=limit, track=track)
         report = measure_accuracy(subject, original, test, batch_size=batch_size, track=track)
     if style == "json":
         print(json.dumps(asdict(report), indent=1))

@@ -83,7 +83,7 @@ def command(
 
     weights = checkpoint or bundled_weights()
     with progress_bars() as track:
-        size = load_weights(weights).spec.image_size
+        size = load_weights(weights).spec.input
         test = read_split(data, "test", size=size, limit=limit, track=track) if data else None
         calibration = None
         if data is not None and "int8-static" in precisions:

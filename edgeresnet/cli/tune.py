@@ -78,7 +78,7 @@ def command(
     with progress_bars() as track:
         images = None
         if data is not None:
-            size = OnnxSubject.of(paths[0], Target()).spec.image_size
+            size = OnnxSubject.of(paths[0], Target()).spec.input
             images = read_split(data, "train", size=size, limit=limit, track=track)
         tuning = tune(paths, goal, providers=providers or tuple(PROVIDERS), threads=threads, data=images, track=track)
     if style == "json":

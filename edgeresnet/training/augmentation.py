@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgeresnet.spec import CIFAR10_MEAN, CIFAR10_STD
+from edgeresnet.cifar10 import CIFAR10_MEAN, CIFAR10_STD
 
 
 def alternate_flips(first: Tensor, epoch: int) -> Tensor:

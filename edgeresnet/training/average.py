@@ -67,9 +67,9 @@ def average_weights(
     networks = [load_weights(path) for path in sources]
     spec = networks[0].spec
     for path, network in zip(sources, networks, strict=True):
-        if (network.spec.labels, network.spec.image_size) != (spec.labels, spec.image_size):
+        if (network.spec.labels, network.spec.input) != (spec.labels, spec.input):
             raise CheckpointError(f"{path}: has other classes or another image size than {sources[0]}")
-    images = read_split(data, "train", size=spec.image_size, track=track)
+    images = read_split(data, "train", size=spec.input, track=track)
     if images.classes != spec.labels:
         raise DataError(f"{data}: its classes are not those of the weights")
     training, held_out = hold_out(images, validation_fraction)

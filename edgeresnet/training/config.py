@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from edgeresnet.cifar10 import CIFAR10_SIZE
 from edgeresnet.errors import CheckpointError
-from edgeresnet.spec import CIFAR10_SIZE
 
 # Four halvings between the stem and the last stage: below this the last stage has no pixel left to convolve.
 SMALLEST_SIZE: Final = 8

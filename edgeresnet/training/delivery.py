@@ -7,12 +7,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from edgeresnet.cifar10 import ARCHITECTURE, CIFAR10_MEAN, CIFAR10_STD
 from edgeresnet.datasets import MissingSplitError, read_split
 from edgeresnet.errors import DataError
-from edgeresnet.evaluation import collect_logits, top1
+from edgeresnet.evaluation import collect_logits, measure
 from edgeresnet.progress import Track
-from edgeresnet.spec import CIFAR10_MEAN, CIFAR10_STD, Accuracy, ModelSpec
-from edgeresnet.training.model import ARCHITECTURE
+from edgeresnet.spec import Accuracy, ImageInput, ModelSpec
 from edgeresnet.training.weights import load_weights, save_weights
 
 
@@ -45,7 +45,7 @@ def deliver(
     """
     spec = ModelSpec(
         labels=classes,
-        image_size=image_size,
+        input=ImageInput.of(image_size),
         mean=CIFAR10_MEAN,
         std=CIFAR10_STD,
         architecture=ARCHITECTURE,
@@ -63,6 +63,6 @@ def deliver(
         raise DataError(f"{data}: the classes of the test split are not those of the training split; {target} is complete but untested")
     # Measured on what was stored: the weights rounded to half precision.
     logits = collect_logits(load_weights(target), test.images, "measuring on the test split", track)
-    accuracy = Accuracy(top1=top1(logits, test.labels), count=len(test), data=test.name)
+    accuracy = measure(logits, test)
     save_weights(target, state, replace(spec, accuracy=accuracy))
     return accuracy

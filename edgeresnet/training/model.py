@@ -1,12 +1,8 @@
 """The ResNet-18 of the CIFAR literature, and the form in which it takes raw pixels."""
 
-from typing import Final
-
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
-
-ARCHITECTURE: Final = "resnet18-cifar"
 
 
 def build_resnet18(classes: int) -> ResNet:

@@ -14,11 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models.resnet import ResNet
 
+from edgeresnet.cifar10 import ARCHITECTURE
 from edgeresnet.errors import CheckpointError, ModelFormatError
 from edgeresnet.files import replacing
 from edgeresnet.images import Pixels
 from edgeresnet.spec import ModelSpec
-from edgeresnet.training.model import ARCHITECTURE, PixelClassifier, build_resnet18
+from edgeresnet.training.model import PixelClassifier, build_resnet18
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from edgeresnet import Classifier, Prediction
+from edgeresnet.cifar10 import CIFAR10_LABELS
 from edgeresnet.errors import ImageError
 from edgeresnet.evaluation import synthetic_images
-from edgeresnet.spec import CIFAR10_LABELS
 
 PIXELS = synthetic_images(32, 40)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgeresnet.cifar10 import CIFAR10_LABELS
 from edgeresnet.datasets import MissingSplitError, count_by_class, hold_out, read_split
 from edgeresnet.errors import DataError
-from edgeresnet.spec import CIFAR10_LABELS
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar", "xztar", "gztar", "zip", "split archives"])

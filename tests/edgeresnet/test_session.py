@@ -12,7 +12,7 @@ from edgeresnet.errors import ImageError, ModelFormatError, ModelNotFoundError, 
 from edgeresnet.evaluation import synthetic_images
 from edgeresnet.machine import available_cores
 from edgeresnet.session import Session
-from edgeresnet.spec import ModelSpec
+from edgeresnet.spec import ImageInput, ModelSpec
 from edgeresnet.target import Target
 from exporters.metadata import stamp
 
@@ -72,7 +72,7 @@ def test_files_that_cannot_be_run_are_refused(exports, tmp_path):
     model = onnx.load(exports["fp32"].path)
     spec = ModelSpec.from_metadata({entry.key: entry.value for entry in model.metadata_props})
     with pytest.raises(ModelFormatError, match="not those that its metadata promises"):
-        Session(stamp(model, dataclasses.replace(spec, image_size=16)))
+        Session(stamp(model, dataclasses.replace(spec, input=ImageInput.of(16))))
     model.graph.node[0].op_type = "NoSuchOperator"
     with pytest.raises(ModelFormatError, match=r"ONNX Runtime cannot load it.*NoSuchOperator"):
         Session(stamp(model, spec))

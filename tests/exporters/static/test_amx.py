@@ -7,7 +7,7 @@ import pytest
 
 from edgeresnet.evaluation import synthetic_images
 from edgeresnet.session import Session
-from edgeresnet.spec import INPUT_NAME, OUTPUT_NAME
+from edgeresnet.spec import INPUT_NAME, LOGITS
 from exporters.export import export_models
 
 
@@ -25,7 +25,7 @@ def test_answers_are_those_of_the_portable_form(exports, fused):
     expected = Session(exports["int8-static"].path).logits(images)
     np.testing.assert_allclose(session.logits(images), expected, rtol=1e-5, atol=1e-5)
     bare = onnxruntime.InferenceSession(fused.SerializeToString(), providers=["CPUExecutionProvider"])
-    (together,) = bare.run([OUTPUT_NAME], {INPUT_NAME: images})
+    (together,) = bare.run([LOGITS], {INPUT_NAME: images})
     np.testing.assert_allclose(together, expected, rtol=1e-5, atol=1e-5)
 
 
