@@ -89,22 +89,29 @@ def run_emulated(model: Path, images: Pixels, processor: str) -> Logits:
     Raises:
         EmulationError: If QEMU or the ARM Python is missing and cannot be fetched, or the run fails.
     """
-    cpu = PROCESSORS[processor]
     with TemporaryDirectory(prefix="edgeresnet-") as folder:
         script, pixels, logits = (Path(folder) / name for name in ("run.py", "images.npy", "logits.npy"))
         script.write_text(SCRIPT)
         np.save(pixels, images)
-        arguments = [str(path) for path in (script, model.resolve(), pixels, logits)]
-        if cpu is None:
-            _call([sys.executable, *arguments])
-        elif cpu.startswith("cortex"):
-            root = _fetch_arm_python()
-            python = [_qemu("aarch64"), "-cpu", cpu, "-L", str(root), "-E", f"PYTHONPATH={root / 'wheels'}"]
-            _call([*python, str(root / "usr" / "bin" / "python3.11"), *arguments])
-        else:
-            _call([_qemu("x86_64"), "-cpu", cpu, sys.executable, *arguments])
+        _call([*emulated_python(processor), *map(str, (script, model.resolve(), pixels, logits))])
         result: Logits = np.load(logits)
     return result
+
+
+def emulated_python(processor: str) -> list[str]:
+    """A command that starts a Python on one of ``PROCESSORS``: this one or, for ARM, one that has numpy and ONNX Runtime alone.
+
+    Raises:
+        EmulationError: If QEMU or the ARM Python is missing and cannot be fetched.
+    """
+    cpu = PROCESSORS[processor]
+    if cpu is None:
+        return [sys.executable]
+    if not cpu.startswith("cortex"):
+        return [_qemu("x86_64"), "-cpu", cpu, sys.executable]
+    root = _fetch_arm_python()
+    qemu = [_qemu("aarch64"), "-cpu", cpu, "-L", str(root), "-E", f"PYTHONPATH={root / 'wheels'}"]
+    return [*qemu, str(root / "usr" / "bin" / "python3.11")]
 
 
 def _qemu(architecture: str) -> str:

@@ -17,6 +17,7 @@ from edgeresnet.profile import Profile
 from edgeresnet.session import Session
 from edgeresnet.spec import ModelSpec
 from edgeresnet.target import Target
+from edgeresnet.verification import Verification, verify
 
 
 def bundled_model() -> Path:
@@ -181,6 +182,14 @@ class Classifier:
         for count in batch_sizes:
             for _ in range(runs):
                 self.logits(np.zeros((count, *self.spec.input.shape), np.uint8))
+
+    def verify(self) -> Verification:
+        """Find out whether this machine answers as the maker's did, on a few images that the file carries.
+
+        Raises:
+            ModelFormatError: If the file carries no answers, or broken ones.
+        """
+        return verify(self.session)
 
     def close(self) -> None:
         """Free the model and its threads; the classifier cannot be used afterwards."""

@@ -32,7 +32,8 @@ class Parity:
     Attributes:
         count: Number of images compared.
         largest_difference: Largest absolute difference of any logit.
-        sqnr_db: Signal-to-quantization-noise ratio in dB: power of the original's logits over that of the difference.
+        sqnr_db: Signal-to-quantization-noise ratio in dB: power of the original's logits over that of the difference; NaN where a logit
+            is not a number.
         agreement: Fraction of images with the same top-1 class.
     """
 
@@ -64,10 +65,12 @@ def compare_logits(original: Logits, logits: Logits) -> Parity:
     difference = logits.astype(np.float64) - original
     noise = float(np.square(difference).mean())
     signal = float(np.square(original.astype(np.float64)).mean())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sqnr_db = 10 * float(np.log10(np.float64(signal) / noise)) if noise != 0 else float("inf")
     return Parity(
         count=len(original),
         largest_difference=float(np.abs(difference).max()),
-        sqnr_db=10 * float(np.log10(signal / noise)) if noise > 0 else float("inf"),
+        sqnr_db=sqnr_db,
         agreement=float((original.argmax(1) == logits.argmax(1)).mean()),
     )
 

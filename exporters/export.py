@@ -30,7 +30,7 @@ from edgeresnet.training.weights import load_weights
 from exporters.fp16 import convert_to_fp16
 from exporters.fp32 import export_fp32
 from exporters.int8.saturation import PROBE_IMAGES, quantize_without_saturation
-from exporters.metadata import stamp, tool_versions
+from exporters.metadata import seal, stamp, tool_versions
 from exporters.static.amx import fuse_for_amx
 from exporters.static.quantize import quantize_static_int8
 from exporters.stock import quantize_stock_int8
@@ -118,7 +118,7 @@ def export_models(
         parity = compare_logits(expected, logits)
         spec = replace(spec, accuracy=_measure_accuracy(logits, test))
         _check(precision, parity, spec.accuracy, original_accuracy, max_drop)
-        contents.append(stamp(model, spec))
+        contents.append(seal(model, spec))
         exports.append(
             ExportedModel(
                 path=output / f"resnet18-{precision}.onnx",

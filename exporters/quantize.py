@@ -18,7 +18,7 @@ from edgeresnet.spec import ACCEPTABLE_SQNR_DB, PREFIX, ModelSpec
 from edgeresnet.timing import time_calls
 from exporters.int8.quantize import LayerChoice
 from exporters.int8.saturation import PROBE_IMAGES, quantize_without_saturation
-from exporters.metadata import stamp, tool_versions
+from exporters.metadata import seal, tool_versions
 from exporters.sessions import open_session
 
 ROUNDS: Final = 3
@@ -154,7 +154,7 @@ def _keep_metadata(model: onnx.ModelProto) -> bytes:
         return content
     spec = ModelSpec.from_metadata(metadata)
     # The accuracy in the file is that of the FP32 model.
-    return stamp(model, replace(spec, precision="int8", accuracy=None, versions=tool_versions()))
+    return seal(model, replace(spec, precision="int8", accuracy=None, versions=tool_versions()))
 
 
 def _measure(fp32: bytes, int8: bytes, probe: _Probe, track: Track) -> "tuple[_Rounds, _Rounds]":

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "tune": "Find the fastest way to run a network on this machine.",
     "eval": "Measure accuracy, per class and against the original.",
     "predict": "Classify images.",
+    "verify": "Find out whether this machine answers as the maker's did.",
     "info": "Show what a model file says of itself.",
     "doctor": "Examine what this machine can run, and why not.",
 }

@@ -39,13 +39,15 @@ def _show_table(facts: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from edgeresnet.verification import GOLDEN_KEY
+
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():
         if name == "metadata":
             for key, text in value.items():
-                table.add_row(escape(key), escape(text))
+                table.add_row(escape(key), f"{len(text):,} bytes, for `edgeresnet verify`" if key == GOLDEN_KEY else escape(text))
         elif name == "operators":
             table.add_row(name, ", ".join(f"{count} {operator}" for operator, count in value.items()))
         else:
