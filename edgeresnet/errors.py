@@ -36,6 +36,10 @@ class DataError(EdgeResNetError, ValueError):
     """The data set is missing, empty, broken or of an unknown layout."""
 
 
+class DataWarning(UserWarning):
+    """A part of a data set was left out."""
+
+
 class ExportError(EdgeResNetError, RuntimeError):
     """An exported model failed to be written or does not match its original."""
 
