@@ -120,6 +120,22 @@ def list_classes(data: Path, split: str) -> tuple[str, ...]:
     return tuple(sorted({entry.label for entry in _list_images(data, split)}))
 
 
+def check_test_classes(data: Path, classes: tuple[str, ...]) -> None:
+    """Make sure, before hours are spent on training, that a test split, if there is one, can measure what comes out.
+
+    Raises:
+        DataError: If it has other classes, an empty one, or cannot be read.
+    """
+    try:
+        found = list_classes(data, "test")
+    except MissingSplitError:
+        return
+    if found != classes:
+        lacks, adds = (", ".join(sorted(names)) for names in (set(classes) - set(found), set(found) - set(classes)))
+        difference = "; ".join(f"{what} {names}" for what, names in (("it lacks", lacks), ("it alone has", adds)) if names)
+        raise DataError(f"{data}: the test split has other classes than the training split: {difference}; fix: add or remove their images")
+
+
 def describe_content(data: LabelledImages) -> str:
     """Number of images and a checksum of their pixels and labels: whether they are the same as another time."""
     digest = hashlib.sha256(np.ascontiguousarray(data.images).data)

@@ -48,5 +48,9 @@ class CheckpointError(EdgeResNetError, ValueError):
     """A weights file or a training state cannot be used."""
 
 
+class TrainingError(EdgeResNetError, FloatingPointError):
+    """A training run has diverged."""
+
+
 class CompilerError(EdgeResNetError, RuntimeError):
     """There is no C++ compiler, or it does not take what it is given."""

@@ -195,5 +195,5 @@ def test_a_file_that_would_unpack_to_a_gigabyte_is_left_out(tmp_path):
 
 
 def test_folders_are_searched_in_a_fixed_order(tmp_path):
-    as_folder(tmp_path, dict.fromkeys(("b/2.png", "b/10.png", "a.png", "c/d/e.png", "b/x/y.png"), b""))
-    assert list(in_folder(tmp_path, LeftOut())) == ["a.png", "b/10.png", "b/2.png", "b/x/y.png", "c/d/e.png"]
+    as_folder(tmp_path, dict.fromkeys(("b/2.png", "b/10.png", "b/5.png", "a.png", "c/d/e.png", "c/d/a.png", "b/x/y.png"), b""))
+    assert list(in_folder(tmp_path, LeftOut())) == ["a.png", "b/10.png", "b/2.png", "b/5.png", "b/x/y.png", "c/d/a.png", "c/d/e.png"]
