@@ -22,8 +22,9 @@ from benchmarks.environment import describe_environment
 from benchmarks.latency import measure_latency
 from benchmarks.subjects import OnnxSubject, OriginalSubject, Subject, check_same_weights, collect_answers
 from edgeresnet.datasets import read_split
-from edgeresnet.errors import EdgeResNetError, MissingExtraError
+from edgeresnet.errors import EdgeResNetError
 from edgeresnet.evaluation import SYNTHETIC_NAME, compare_logits, synthetic_images
+from edgeresnet.extras import needing
 from edgeresnet.images import Pixels
 from edgeresnet.spec import ModelSpec
 from edgeresnet.target import Target
@@ -136,11 +137,8 @@ def compare(models: Sequence[OnnxSubject], original: OriginalSubject, images: Pi
     check_same_weights(list(models), original)
     with TemporaryDirectory(prefix="edgeresnet-") as folder:
         # In a process of its own: the converter leaves threads behind, and prints.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _print_on_stderr) as pool:
-            try:
-                files = pool.submit(convert, original.path, Path(folder)).result()
-            except ModuleNotFoundError as error:
-                raise MissingExtraError(str(error.name), "litert") from error
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _print_on_stderr) as pool, needing("litert"):
+            files = pool.submit(convert, original.path, Path(folder)).result()
         subjects: list[Subject] = [*models]
         subjects += [LiteRTSubject(path, replace(original.spec, precision=precision), threads) for precision, path in files.items()]
         timings = measure_latency(subjects, (1,), images, min_time_s=seconds)

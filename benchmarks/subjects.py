@@ -9,8 +9,9 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeresnet.errors import MissingExtraError, ModelFormatError
+from edgeresnet.errors import ModelFormatError
 from edgeresnet.evaluation import Logits, collect_logits
+from edgeresnet.extras import needing
 from edgeresnet.images import Pixels
 from edgeresnet.modelfile import read_model_file
 from edgeresnet.progress import Track, silent
@@ -112,10 +113,8 @@ class OriginalSubject:
             MissingExtraError: If PyTorch is not installed.
             CheckpointError: If the weights cannot be used.
         """
-        try:
+        with needing("train", "the PyTorch original"):
             from edgeresnet.training.weights import bundled_weights, load_weights
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(f"the PyTorch original needs {error.name}, which", "train") from error
         path = checkpoint or bundled_weights()
         network = load_weights(path)
         return cls(path, network.spec, network.size_bytes, threads)

@@ -75,7 +75,7 @@ class Classifier:
     """An image classifier.
 
     One instance may be used from many threads at once, and a prediction does not depend on the other images of its batch. A process
-    that is forked off opens its own.
+    that is forked off opens its own. A pickled classifier is the path of its file, with its checksum: whoever unpickles it opens that file.
 
     Args:
         model: Path of an ONNX file of this project; the default is the bundled INT8 CIFAR-10 network.
@@ -83,10 +83,11 @@ class Classifier:
         threads: CPU threads that one call may use; the default is every core that this process may use.
         device_id: Which GPU.
         target: All settings of the run, in place of the three above.
+        sha256: Hex SHA-256 that the file must have: who may run what ONNX Runtime is given decides what it does.
 
     Raises:
         ModelNotFoundError: If there is no such file.
-        ModelFormatError: If the file is not a model of this project.
+        ModelFormatError: If the file is not a model of this project, or not the one with that SHA-256.
         ProviderError: If the provider cannot run it here.
         MissingExtraError: If ONNX Runtime is not installed.
         ValueError: If a setting makes no sense.
@@ -100,9 +101,10 @@ class Classifier:
         threads: int | None = None,
         device_id: int = 0,
         target: Target | None = None,
+        sha256: str | None = None,
     ) -> None:
         path = bundled_model() if model is None else Path(model)
-        self.session: Final = Session(path, target or Target(provider=provider, threads=threads, device_id=device_id))
+        self.session: Final = Session(path, target or Target(provider=provider, threads=threads, device_id=device_id), sha256=sha256)
 
     @classmethod
     def from_profile(cls, path: str | PathLike[str]) -> Self:
@@ -115,7 +117,7 @@ class Classifier:
             MissingExtraError: If ONNX Runtime is not installed.
         """
         profile = Profile.read(Path(path))
-        return cls(profile.model, target=profile.target)
+        return cls(profile.model, target=profile.target, sha256=profile.model_sha256)
 
     @property
     def spec(self) -> ModelSpec:

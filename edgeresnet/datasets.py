@@ -1,10 +1,8 @@
 """Labelled images from class folders, archives of them, or torchvision's CIFAR-10 -> uint8 NHWC arrays and labels."""
 
-import lzma
+import hashlib
 import pickle
-import tarfile
-import zipfile
-import zlib
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeresnet.cifar10 import CIFAR10_LABELS, CIFAR10_SIZE
-from edgeresnet.errors import DataError, ImageError
-from edgeresnet.images import SUFFIXES, Pixels, to_pixels
+from edgeresnet.errors import DataError, DataWarning, ImageError
+from edgeresnet.imagefiles import ARCHIVE_SUFFIXES, LeftOut, in_archive, in_folder, is_of_system
+from edgeresnet.images import Pixels, to_pixels
 from edgeresnet.progress import Track, silent
 from edgeresnet.spec import ImageInput
 
-ARCHIVE_SUFFIXES: Final = (".tar", ".tar.xz", ".tar.gz", ".tgz", ".zip")
+SPLITS: Final = ("train", "test")
+# Of broken images this many are named.
+MOST_NAMED: Final = 20
 TORCHVISION_FOLDER: Final = "cifar-10-batches-py"
 LAYOUTS: Final = (
     "a folder with train/ and test/ folders of one folder per class, an archive of that "
@@ -80,29 +81,70 @@ def read_split(
 
     Raises:
         MissingSplitError: If ``data`` holds no images of this split in any known layout.
-        DataError: If ``data`` does not exist, a class is empty, or an image or archive cannot be read.
+        DataError: If ``data`` does not exist, a class is empty, or images or an archive cannot be read; names all such images.
+
+    Warns:
+        DataWarning: Of files that were left out: other files than images, and what systems put beside them.
     """
     wanted = ImageInput.of(size)
-    if not data.exists():
-        raise DataError(f"{data}: no such file or folder; --data takes {LAYOUTS}")
-    batches = data if data.name == TORCHVISION_FOLDER else data / TORCHVISION_FOLDER
-    if batches.is_dir():
+    batches = _torchvision_folder(data)
+    if batches is not None:
         return _limited(_read_torchvision_cifar10(batches, split, wanted, track), limit)
-    entries = sorted(_find_images(data, split), key=lambda entry: (entry.label, entry.path))
-    if not entries:
-        raise MissingSplitError(f"{data}: no images found for the {split} split; --data takes {LAYOUTS}")
+    entries = _list_images(data, split)
     classes = tuple(sorted({entry.label for entry in entries}))
     if limit is not None:
         entries = [entries[i] for i in _spread(len(entries), limit)]
     images = np.empty((len(entries), *wanted.shape), np.uint8)
+    broken: list[str] = []
     for i, entry in enumerate(track(entries, f"reading {split} images")):
         try:
             images[i] = to_pixels(entry.read(), wanted)
-        except ImageError as error:
-            raise DataError(f"{data}: {entry.path}: {error}; fix: repair or remove the file") from error
+        except (ImageError, OSError) as error:
+            broken.append(f"{entry.path}: {error}")
+    if broken:
+        more = f"; and {len(broken) - MOST_NAMED:,} more" if len(broken) > MOST_NAMED else ""
+        raise DataError(
+            f"{data}: {len(broken):,} of {len(entries):,} images cannot be read: {'; '.join(broken[:MOST_NAMED])}{more}; "
+            "fix: repair or remove them"
+        )
     index = {label: i for i, label in enumerate(classes)}
     labels = np.array([index[entry.label] for entry in entries], np.int64)
     return LabelledImages(images=images, labels=labels, classes=classes, name=_describe(data, split, classes, entries))
+
+
+def list_classes(data: Path, split: str) -> tuple[str, ...]:
+    """Names of the classes that ``read_split`` would find, sorted; no image is decoded.
+
+    Raises:
+        MissingSplitError: If ``data`` holds no images of this split in any known layout.
+        DataError: If ``data`` does not exist, a class is empty, or an archive cannot be read.
+    """
+    if _torchvision_folder(data) is not None:
+        return CIFAR10_LABELS
+    return tuple(sorted({entry.label for entry in _list_images(data, split)}))
+
+
+def check_test_classes(data: Path, classes: tuple[str, ...]) -> None:
+    """Make sure, before hours are spent on training, that a test split, if there is one, can measure what comes out.
+
+    Raises:
+        DataError: If it has other classes, an empty one, or cannot be read.
+    """
+    try:
+        found = list_classes(data, "test")
+    except MissingSplitError:
+        return
+    if found != classes:
+        lacks, adds = (", ".join(sorted(names)) for names in (set(classes) - set(found), set(found) - set(classes)))
+        difference = "; ".join(f"{what} {names}" for what, names in (("it lacks", lacks), ("it alone has", adds)) if names)
+        raise DataError(f"{data}: the test split has other classes than the training split: {difference}; fix: add or remove their images")
+
+
+def describe_content(data: LabelledImages) -> str:
+    """Number of images and a checksum of their pixels and labels: whether they are the same as another time."""
+    digest = hashlib.sha256(np.ascontiguousarray(data.images).data)
+    digest.update(np.ascontiguousarray(data.labels).data)
+    return f"{len(data):,} images, SHA-256 {digest.hexdigest()[:16]}"
 
 
 def hold_out(data: LabelledImages, fraction: float) -> tuple[LabelledImages, LabelledImages]:
@@ -144,61 +186,88 @@ def _describe(data: Path, split: str, classes: Sequence[str], entries: Sequence[
     return f"{data.resolve().name} {split} set"
 
 
-def _find_images(data: Path, split: str) -> Iterator[_EncodedImage]:
+def _torchvision_folder(data: Path) -> Path | None:
+    """Where torchvision's CIFAR-10 lies; None if ``data`` is something else."""
+    if not data.exists():
+        raise DataError(f"{data}: no such file or folder; --data takes {LAYOUTS}")
+    batches = data if data.name == TORCHVISION_FOLDER else data / TORCHVISION_FOLDER
+    return batches if batches.is_dir() else None
+
+
+def _list_images(data: Path, split: str) -> list[_EncodedImage]:
+    """The images of a split, by class and name. What is left out is warned of."""
+    left_out = LeftOut()
+    try:
+        entries = sorted(_find_images(data, split, left_out), key=lambda entry: (entry.label, entry.path))
+    except OSError as error:
+        raise DataError(f"{error.filename or data}: cannot be read ({error.strerror or error})") from error
+    if not entries:
+        remark = f" ({left_out})" if left_out else ""
+        raise MissingSplitError(f"{data}: no images found for the {split} split{remark}; --data takes {LAYOUTS}")
+    if left_out:
+        warnings.warn(f"{data}, {split} split: {left_out}", DataWarning, stacklevel=3)
+    return entries
+
+
+def _find_images(data: Path, split: str, left_out: LeftOut) -> Iterator[_EncodedImage]:
     if data.is_file():
-        yield from _in_archive(data, split)
+        yield from _in_archive(data, split, left_out)
     elif (data / split).is_dir():
-        yield from _in_folder(data, split)
+        yield from _in_class_folders(data, split, left_out)
     else:
         for suffix in ARCHIVE_SUFFIXES:
             archive = data / f"{split}{suffix}"
             if archive.is_file():
-                yield from _in_archive(archive, split)
+                yield from _in_archive(archive, split, left_out)
                 return
 
 
-def _in_folder(data: Path, split: str) -> Iterator[_EncodedImage]:
-    folders = sorted(folder for folder in (data / split).iterdir() if folder.is_dir())
-    for folder in folders:
-        files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
-        if not files:
-            raise DataError(f"{folder}: the class folder has no images; fix: add some or remove the folder")
-        for file in files:
-            yield _EncodedImage(path=file.relative_to(data).as_posix(), label=folder.name, read=file.read_bytes)
+def _in_class_folders(data: Path, split: str, left_out: LeftOut) -> Iterator[_EncodedImage]:
+    root = data / split
+    found: Counter[str] = Counter()
+    for path in in_folder(root, left_out):
+        label, _, name = path.partition("/")
+        if not name:
+            left_out.add(f"{split}/{path}", "image(s) in no class folder")
+            continue
+        found[label] += 1
+        yield _EncodedImage(path=f"{split}/{path}", label=label, read=(root / path).read_bytes)
+    for folder in sorted(root.iterdir()):
+        if folder.is_dir() and not found[folder.name] and not is_of_system(folder.name):
+            remark = f" ({left_out})" if left_out else ""
+            raise DataError(f"{folder}: the class folder has no images{remark}; fix: add some or remove the folder")
 
 
-def _in_archive(archive: Path, split: str) -> Iterator[_EncodedImage]:
-    members = _zip_members(archive) if archive.suffix.lower() == ".zip" else _tar_members(archive)
-    try:
-        for name, content in members:
-            label = _label_in_archive(name, split)
-            if label is not None:
-                yield _EncodedImage(path=name, label=label, read=BytesIO(content).getvalue)
-    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
-        raise DataError(f"{archive}: the archive cannot be read ({error}); it must be one of {', '.join(ARCHIVE_SUFFIXES)}") from error
+def _in_archive(archive: Path, split: str, left_out: LeftOut) -> Iterator[_EncodedImage]:
+    """Images below ``[.../]SPLIT/CLASS/``, whatever the folders are called in which the splits lie."""
+    paths: list[str] = []
+
+    def choose(path: str) -> bool:
+        paths.append(path)
+        return split in PurePosixPath(path).parts[:-2]
+
+    candidates = list(in_archive(archive, left_out, choose))
+    depth = _split_depth(paths)
+    for path in paths:
+        if not set(SPLITS) & set(PurePosixPath(path).parts[:-2]):
+            left_out.add(path, f"image(s) outside of {' and '.join(SPLITS)}")
+    for path, content in candidates:
+        folders = PurePosixPath(path).parts[:-1]
+        place = folders.index(split) if depth is None else depth
+        if folders[place] == split:
+            yield _EncodedImage(path=path, label=folders[place + 1], read=BytesIO(content).getvalue)
 
 
-def _label_in_archive(name: str, split: str) -> str | None:
-    """The class folder of ``[.../]SPLIT/CLASS/FILE``, or None for a member that is no image of this split."""
-    path = PurePosixPath(name)
-    if path.suffix.lower() not in SUFFIXES or split not in path.parts[:-2]:
-        return None
-    return path.parts[path.parts.index(split) + 1]
+def _split_depth(paths: Sequence[str]) -> int | None:
+    """How deep the folders train and test lie in an archive; None if that is not the same everywhere.
 
-
-def _zip_members(archive: Path) -> Iterator[tuple[str, bytes]]:
-    with zipfile.ZipFile(archive) as file:
-        for member in file.infolist():
-            if not member.is_dir():
-                yield member.filename, file.read(member)
-
-
-def _tar_members(archive: Path) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(archive, "r|*") as file:
-        for member in file:
-            stream = file.extractfile(member) if member.isfile() else None
-            if stream is not None:
-                yield member.name, stream.read()
+    An archive's root may itself be called ``test``, and a class ``train``: the splits are the deepest folders that have such a name in
+    every path and a class below them.
+    """
+    folders = [PurePosixPath(path).parts[:-1] for path in paths]
+    folders = [parts for parts in folders if set(SPLITS) & set(parts[:-1])]
+    shortest = min(map(len, folders), default=0)
+    return max((i for i in range(shortest - 1) if all(parts[i] in SPLITS for parts in folders)), default=None)
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeresnet.errors import EdgeResNetError
+from edgeresnet.extras import OUR_PACKAGES, folder_of
 from edgeresnet.machine import affinity_cores, available_cores, cpu_model, cpu_quota, installed_version, instruction_sets
 from edgeresnet.providers import (
     library_origin,
@@ -27,7 +28,6 @@ OK: Final = "ok"
 ABSENT: Final = "absent"
 BROKEN: Final = "broken"
 
-OUR_PACKAGES: Final = ("edgeresnet", "exporters", "benchmarks")
 # What the optional parts need, by extra.
 EXTRAS: Final = {"train": ("torch", "torchvision", "safetensors"), "export": ("onnx", "onnx-ir", "onnxscript")}
 NVIDIA_DRIVER: Final = Path("/proc/driver/nvidia/version")
@@ -88,20 +88,15 @@ def examine(asked: Sequence[str] = ()) -> list[Finding]:
 
 def _examine_packages(owners: Mapping[str, list[str]]) -> Iterator[Finding]:
     """Two of our import packages have names that other distributions might use as well."""
-    home = _folder_of("edgeresnet")
+    home = folder_of("edgeresnet")
     for package in OUR_PACKAGES:
         others = sorted(set(owners.get(package, [])) - {"edgeresnet"})
         if others:
             fix = f"pip uninstall {' '.join(others)}, then pip install --force-reinstall --no-deps edgeresnet"
             yield Finding(f"package {package}", BROKEN, f"also belongs to {', '.join(others)}: one overwrites the other", fix)
-        elif _folder_of(package) != home:
-            found = f"is imported from {_folder_of(package)}, not from {home} beside edgeresnet"
+        elif folder_of(package) != home:
+            found = f"is imported from {folder_of(package)}, not from {home} beside edgeresnet"
             yield Finding(f"package {package}", BROKEN, found, f"run from another folder, or rename that {package}")
-
-
-def _folder_of(package: str) -> Path | None:
-    found = find_spec(package)
-    return Path(found.origin).parent.parent if found is not None and found.origin else None
 
 
 def _examine_wheels(owners: Mapping[str, list[str]]) -> Iterator[Finding]:

@@ -36,12 +36,20 @@ class DataError(EdgeResNetError, ValueError):
     """The data set is missing, empty, broken or of an unknown layout."""
 
 
+class DataWarning(UserWarning):
+    """A part of a data set was left out."""
+
+
 class ExportError(EdgeResNetError, RuntimeError):
     """An exported model failed to be written or does not match its original."""
 
 
 class CheckpointError(EdgeResNetError, ValueError):
     """A weights file or a training state cannot be used."""
+
+
+class TrainingError(EdgeResNetError, FloatingPointError):
+    """A training run has diverged."""
 
 
 class CompilerError(EdgeResNetError, RuntimeError):

@@ -2,13 +2,13 @@
 
 import os
 import platform
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
-CGROUP_V2_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
-CGROUP_V1_QUOTA: Final = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-CGROUP_V1_PERIOD: Final = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+CONTROL_GROUPS: Final = Path("/sys/fs/cgroup")
+OWN_CONTROL_GROUPS: Final = Path("/proc/self/cgroup")
 CPUINFO: Final = Path("/proc/cpuinfo")
 
 # Those that decide how fast 8-bit and 32-bit products run (names as Linux gives them on x86 and ARM).
@@ -30,12 +30,33 @@ def affinity_cores() -> int:
 
 
 def cpu_quota() -> float | None:
-    """CPU quota of this process's container in cores, or None where there is none."""
+    """CPU quota of this process in cores, the least of its control group's and of those around it, or None where there is none."""
+    return min((quota for folder in _control_groups() if (quota := _quota_of(folder)) is not None), default=None)
+
+
+def _control_groups() -> Iterator[Path]:
+    """Folders of the control groups that limit this process's CPU time, the innermost first (man 7 cgroups)."""
     try:
-        if CGROUP_V2_QUOTA.exists():
-            quota, period = CGROUP_V2_QUOTA.read_text().split()
+        lines = OWN_CONTROL_GROUPS.read_text().splitlines()
+    except OSError:
+        lines = []  # another operating system
+    for line in (*lines, "0::/"):
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = CONTROL_GROUPS / ("cpu" if controllers else "")
+        # Above what a container may see there are ".."; within it only the outermost folder is the container's own.
+        inner = PurePosixPath(path.lstrip("/"))
+        for group in (inner, *inner.parents) if ".." not in inner.parts else (PurePosixPath(),):
+            yield root / group
+
+
+def _quota_of(group: Path) -> float | None:
+    try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()
         else:
-            quota, period = CGROUP_V1_QUOTA.read_text(), CGROUP_V1_PERIOD.read_text()
+            quota, period = (group / "cpu.cfs_quota_us").read_text(), (group / "cpu.cfs_period_us").read_text()
         return int(quota) / int(period) if int(quota) > 0 else None
     except (OSError, ValueError, ZeroDivisionError):
         return None  # no such control group, or cgroup v2's "max"

@@ -61,7 +61,7 @@ class Profile:
             ModelNotFoundError: If there is no such profile or model.
         """
         try:
-            entries: dict[str, Any] = json.loads(path.read_text())
+            entries: dict[str, Any] = json.loads(path.read_text("utf-8"))
             schema = entries.pop("schema")
             if schema != SCHEMA:
                 raise ModelFormatError(f"{path}: is of form {schema!r}, this release reads {SCHEMA!r}; fix: edgeresnet tune")
@@ -71,6 +71,8 @@ class Profile:
             raise
         except FileNotFoundError as error:
             raise ModelNotFoundError(f"{path}: there is no such profile") from error
+        except OSError as error:
+            raise ModelFormatError(f"{path}: cannot be read ({error.strerror or error})") from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelFormatError(f"{path}: is not a profile ({error!r}); fix: make one with `edgeresnet tune`") from error
         if read_model_file(profile.model).sha256 != profile.model_sha256:

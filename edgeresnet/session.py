@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,21 +34,25 @@ class Session:
     Args:
         model: Path of an ONNX file, or its bytes.
         target: Where and how it runs. The session runs there or is not made.
+        sha256: Hex SHA-256 that the file must have.
 
     Raises:
         ModelNotFoundError: If there is no such file.
-        ModelFormatError: If it is not a classifier with this project's metadata.
+        ModelFormatError: If it is not a classifier with this project's metadata, or not the file with that SHA-256.
         ProviderError: If the provider cannot run the model here.
         MissingExtraError: If ONNX Runtime is not installed.
         ValueError: If the target would make a prediction depend on its neighbours.
     """
 
-    def __init__(self, model: Path | bytes, target: Target | None = None) -> None:
+    def __init__(self, model: Path | bytes, target: Target | None = None, *, sha256: str | None = None) -> None:
         self.target = target or Target()
-        self._model = model
+        self._source = model if isinstance(model, bytes) else model.absolute()
         file = self.read_file()
         self.size_bytes = len(file.content)
+        self._sha256 = file.sha256
         with _naming("the model" if isinstance(model, bytes) else str(model)):
+            if sha256 is not None and sha256.lower() != self._sha256:
+                raise ModelFormatError(f"has SHA-256 {self._sha256}, not {sha256} as was demanded; fix: fetch the right file")
             self.spec = _check_file(file)
             opened = open_model(file.content, self.target, self.spec.precision)
             self.fixed_batch: int | None = _check_signature(opened.session, self.spec)
@@ -124,7 +128,7 @@ class Session:
             ModelNotFoundError: If there is no such file.
             ModelFormatError: If it is not an ONNX model.
         """
-        return parse_model(self._model) if isinstance(self._model, bytes) else read_model_file(self._model)
+        return parse_model(self._source) if isinstance(self._source, bytes) else read_model_file(self._source)
 
     def close(self) -> None:
         """Free the model and its threads. Closing twice is fine; running afterwards is an error."""
@@ -133,6 +137,18 @@ class Session:
         if self._streams is not None:
             self._streams.close()
             self._streams = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled are the file's path, its checksum and the target: another process opens it anew, and answers the same or refuses."""
+        if self._session is None:
+            raise ValueError("a closed classifier cannot be pickled")
+        return _reopen, (self._source, self.target, self._sha256)
 
     def _run_bound(self, pixels: Pixels) -> NDArray[np.float32]:
         """Through buffers that stay on the device, one pair for each batch size."""
@@ -155,6 +171,10 @@ class Session:
 def to_logits(outputs: NDArray[np.float32], spec: ModelSpec) -> NDArray[np.float32]:
     """What a model answered, float32 (N, classes), as logits: of probabilities their natural logarithms."""
     return np.log(np.maximum(outputs, SMALLEST_PROBABILITY)) if spec.output == PROBABILITIES else outputs
+
+
+def _reopen(source: Path | bytes, target: Target, sha256: str) -> Session:
+    return Session(source, target, sha256=sha256)
 
 
 class _Streams:

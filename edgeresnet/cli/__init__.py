@@ -1,15 +1,19 @@
 """The command line: a Click group with one module per command, each imported when it is called."""
 
+import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Final
+from typing import Final, TextIO
 
 import click
 
 from edgeresnet import __version__
-from edgeresnet.errors import EdgeResNetError
+from edgeresnet.cli.terminal import note
+from edgeresnet.errors import DataWarning, EdgeResNetError
+from edgeresnet.extras import claim_own_names
 
 # Name of each command and the line that `edgeresnet --help` shows for it, so that help imports none of them.
 COMMANDS: Final = {
@@ -63,8 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     The one place where deliberate errors become a line on stderr and an exit status: 1 the work failed, 2 the call was wrong.
     A bug keeps its traceback.
     """
+    claim_own_names()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files that are not UTF-8, and terminals that are not.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        status = cli.main(arguments, prog_name="edgeresnet", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that is repaired, or else an ImageError
+            warnings.simplefilter("always", DataWarning)
+            warnings.showwarning = _show_warning
+            status = cli.main(arguments, prog_name="edgeresnet", standalone_mode=False)
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx is not None else "edgeresnet"
         _complain(f"{error.format_message()} (see {path} --help)")
@@ -89,4 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _complain(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    note(f"error: {' '.join(message.split())}")
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
+    note(f"{'note' if category is DataWarning else 'warning'}: {message}")

@@ -6,7 +6,7 @@ import click
 
 from edgeresnet.cli.options import EXISTING_FILE, data_option
 from edgeresnet.cli.terminal import note, progress_bars, show_weights
-from edgeresnet.errors import MissingExtraError
+from edgeresnet.extras import needing
 
 EPILOG = """\b
 Example:
@@ -34,11 +34,9 @@ def command(weights: tuple[Path, ...], data: Path | None, output: Path, validati
         raise click.UsageError("an average needs two weights files at least")
     if data is None:
         raise click.UsageError("--data is missing: where are the images?")
-    try:
+    with needing("train"):
         from edgeresnet.training.average import average_weights
         from edgeresnet.training.config import TrainingConfig
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), "train") from error
     fraction = validation_fraction or TrainingConfig.validation_fraction
     with progress_bars() as track:
         result = average_weights(weights, data, output, validation_fraction=fraction, report=note, track=track)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeresnet.cli.options import format_option
-from edgeresnet.cli.terminal import show
+from edgeresnet.cli.terminal import printable, show
 from edgeresnet.target import PROVIDERS
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def command(providers: tuple[str, ...], style: str) -> None:
 
 
 def _show_table(findings: list["Finding"]) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     colours = {"ok": "green", "absent": "dim", "broken": "bold red"}
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -56,6 +56,8 @@ def _show_table(findings: list["Finding"]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in findings:
-        text = escape(finding.found) + (f"\n[bold]fix:[/bold] {escape(finding.fix)}" if finding.fix else "")
-        table.add_row(f"[{colours[finding.status]}]{finding.status}[/]", finding.subject, text)
+        text = Text(printable(finding.found))
+        if finding.fix:
+            text.append("\nfix:", "bold").append(f" {printable(finding.fix)}")
+        table.add_row(Text(finding.status, colours[finding.status]), finding.subject, text)
     show(table)

@@ -16,7 +16,7 @@ from edgeresnet.cli.options import (
     limit_option,
     target_options,
 )
-from edgeresnet.cli.terminal import note, note_run, progress_bars, show
+from edgeresnet.cli.terminal import note, note_run, printable, progress_bars, show
 from edgeresnet.target import Target
 
 if TYPE_CHECKING:
@@ -101,10 +101,10 @@ def _show_tables(report: "AccuracyReport") -> None:
             f"{parity.agreement:.2%} agreement, largest logit difference {parity.largest_difference:.2g}, SQNR {parity.sqnr_db:.1f} dB",
         )
     show(summary)
-    headings = (label[:5] for label in report.per_class)
+    headings = (printable(label)[:5] for label in report.per_class)
     table = Table("true class", "top-1", *headings, box=SIMPLE_HEAD, padding=0, pad_edge=False, caption="columns: predicted class")
     for column in table.columns[1:]:
         column.justify = "right"
     for (label, share), row in zip(report.per_class.items(), report.confusion, strict=True):
-        table.add_row(label, f"{share:.1%}" if share is not None else "-", *(str(count) if count else "." for count in row))
+        table.add_row(printable(label), f"{share:.1%}" if share is not None else "-", *(str(count) if count else "." for count in row))
     show(table)

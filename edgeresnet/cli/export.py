@@ -7,7 +7,7 @@ import click
 
 from edgeresnet.cli.options import EXISTING_FILE, data_option, limit_option
 from edgeresnet.cli.terminal import note, progress_bars, show
-from edgeresnet.errors import MissingExtraError
+from edgeresnet.extras import needing
 from edgeresnet.machine import instruction_sets
 from edgeresnet.spec import DEFAULT_PRECISIONS, PRECISIONS
 
@@ -74,11 +74,9 @@ def command(
         raise click.UsageError("int8-static takes its ranges from training images: --data is missing")
     if for_amx and "int8-static" not in precisions:
         raise click.UsageError("--amx is a form of int8-static: --precision int8-static is missing")
-    try:
+    with needing("export"):
         from edgeresnet.training.weights import bundled_weights, load_weights
         from exporters.export import export_models
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), "export") from error
     from edgeresnet.datasets import read_split
 
     weights = checkpoint or bundled_weights()

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from edgeresnet.cli.options import EXISTING_FILE, format_option
-from edgeresnet.cli.terminal import show
+from edgeresnet.cli.terminal import printable, show
 
 
 @click.command(epilog="Example: edgeresnet info resnet18-int8.onnx")
@@ -36,7 +36,6 @@ def command(model: Path, style: str) -> None:
 
 
 def _show_table(facts: dict[str, Any]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from edgeresnet.verification import GOLDEN_KEY
@@ -47,9 +46,9 @@ def _show_table(facts: dict[str, Any]) -> None:
     for name, value in facts.items():
         if name == "metadata":
             for key, text in value.items():
-                table.add_row(escape(key), f"{len(text):,} bytes, for `edgeresnet verify`" if key == GOLDEN_KEY else escape(text))
+                table.add_row(printable(key), f"{len(text):,} bytes, for `edgeresnet verify`" if key == GOLDEN_KEY else printable(text))
         elif name == "operators":
-            table.add_row(name, ", ".join(f"{count} {operator}" for operator, count in value.items()))
+            table.add_row(name, printable(", ".join(f"{count} {operator}" for operator, count in value.items())))
         else:
-            table.add_row(name, f"{value:,}" if name == "size_bytes" else escape(str(value)))
+            table.add_row(name, f"{value:,}" if name == "size_bytes" else printable(str(value)))
     show(table)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeresnet.cli.options import EXISTING_FILE, format_option, target_options
-from edgeresnet.cli.terminal import note, note_run, progress_bars, show
+from edgeresnet.cli.terminal import note, note_run, printable, progress_bars, show
 from edgeresnet.errors import ImageError
 from edgeresnet.target import Target
 
@@ -46,7 +46,8 @@ def command(images: tuple[str, ...], model: Path | None, target: Target, profile
     failed = 0
     if profile is not None and model is not None:
         raise click.UsageError("--model cannot change what --profile sets")
-    with Classifier(profile.model if profile else model, target=target) as classifier, progress_bars() as track:
+    path, sha256 = (profile.model, profile.model_sha256) if profile else (model, None)
+    with Classifier(path, target=target, sha256=sha256) as classifier, progress_bars() as track:
         note_run(classifier.session)
         for name in track(sources, "classifying"):
             try:
@@ -89,8 +90,9 @@ def _show_table(rows: list[dict[str, Any]]) -> None:
 
     table = Table("image", "class", "probability", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for row in rows:
-        labels = "\n".join(entry["label"] for entry in row["top"])
+        labels = "\n".join(printable(entry["label"]) for entry in row["top"])
         scores = "\n".join(f"{entry['score']:.2%}" for entry in row["top"])
-        table.add_row(row["image"], labels, scores)
+        table.add_row(printable(row["image"]), labels, scores)
+    table.columns[0].overflow = "fold"
     table.columns[2].justify = "right"
     show(table)

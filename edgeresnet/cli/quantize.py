@@ -9,7 +9,7 @@ import click
 
 from edgeresnet.cli.options import EXISTING_FILE, format_option
 from edgeresnet.cli.terminal import note, progress_bars, show
-from edgeresnet.errors import MissingExtraError
+from edgeresnet.extras import needing
 from edgeresnet.spec import ACCEPTABLE_SQNR_DB
 
 if TYPE_CHECKING:
@@ -36,10 +36,8 @@ def command(model: Path, output: Path | None, min_db: float, style: str) -> None
 
     Says for every layer what it did and why, and compares the result with MODEL, in answers and in speed, before it writes it.
     """
-    try:
+    with needing("export"):
         from exporters.quantize import quantize_file
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), "export") from error
     target = output or model.with_name(f"{model.stem.removesuffix('-fp32')}-int8{model.suffix}")
     if target.resolve() == model.resolve():
         raise click.UsageError("--output is the model itself")

@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def printable(text: str) -> str:
+    """Text of somebody else's with what a terminal would obey, or could not show, as escapes: a file's name may hold anything."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def note(text: str) -> None:
     """Tell the user something that is not data."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 def note_run(session: "Session") -> None:
@@ -47,7 +52,8 @@ def show(renderable: "RenderableType") -> None:
     """Print a table or text to stdout, at full width where stdout is no terminal."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    # Names of files and classes are no markup: [copy] and :dog: are parts of them.
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 160
     console.print(renderable)
@@ -73,7 +79,7 @@ def progress_bars() -> Iterator[Track]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

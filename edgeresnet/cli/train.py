@@ -8,7 +8,7 @@ import click
 
 from edgeresnet.cli.options import EXISTING_FILE, data_option
 from edgeresnet.cli.terminal import note, progress_bars, show_weights
-from edgeresnet.errors import MissingExtraError
+from edgeresnet.extras import needing
 from edgeresnet.training.process import keep_freed_memory, let_idle_threads_sleep
 
 EPILOG = """\b
@@ -82,19 +82,17 @@ def command(
         raise click.UsageError("--resume takes the settings from the run itself: leave --recipe, --init and the other settings out")
     keep_freed_memory()
     let_idle_threads_sleep()
-    try:
+    with needing("train"):
         from edgeresnet.training.config import TrainingConfig
         from edgeresnet.training.device import choose_device, computes_in_bfloat16
         from edgeresnet.training.run import run_training
         from edgeresnet.training.weights import bundled_weights
         from edgeresnet.training.workers import join_workers
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), "train") from error
     chosen = choose_device(device)
     beginning = bundled_weights() if init == "bundled" else Path(init) if init else None
     config = None
     if not resume:
-        defaults = TrainingConfig.from_json(recipe.read_text("utf-8")) if recipe else TrainingConfig(amp=computes_in_bfloat16(chosen))
+        defaults = TrainingConfig.from_json(recipe.read_bytes()) if recipe else TrainingConfig(amp=computes_in_bfloat16(chosen))
         try:
             config = dataclasses.replace(defaults, **given)
         except ValueError as error:

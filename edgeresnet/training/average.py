@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.models.resnet import ResNet
 
-from edgeresnet.datasets import hold_out, read_split
+from edgeresnet.datasets import check_test_classes, hold_out, read_split
 from edgeresnet.errors import CheckpointError, DataError
 from edgeresnet.progress import Track, silent
 from edgeresnet.spec import Accuracy
@@ -72,6 +72,7 @@ def average_weights(
     images = read_split(data, "train", size=spec.input, track=track)
     if images.classes != spec.labels:
         raise DataError(f"{data}: its classes are not those of the weights")
+    check_test_classes(data, images.classes)
     training, held_out = hold_out(images, validation_fraction)
 
     def measure(name: str, network: torch.nn.Module) -> Evaluation:

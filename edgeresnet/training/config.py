@@ -106,7 +106,7 @@ class TrainingConfig:
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> "TrainingConfig":
+    def from_json(cls, text: str | bytes) -> "TrainingConfig":
         """Read settings back.
 
         Raises:

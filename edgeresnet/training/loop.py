@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.profiler import record_function
 
 from edgeresnet.datasets import LabelledImages
+from edgeresnet.errors import TrainingError
 from edgeresnet.progress import Track, silent
 from edgeresnet.training.augmentation import alternate_flips, crop_and_flip, cut_out, normalization, normalize
 from edgeresnet.training.config import TrainingConfig
@@ -53,6 +54,9 @@ def train(
         after_epoch: Called with the record of each finished epoch, which is in ``state.history`` already, in the first process.
         workers: The processes that share the work; their number divides a batch.
         track: Progress reporter of the steps of an epoch.
+
+    Raises:
+        TrainingError: If the loss is no number any more.
     """
     device = next(state.network.parameters()).device
     statistics = normalization(device)
@@ -81,7 +85,10 @@ def train(
             loss, correct = _step(config, state, network, inputs, targets, config.lr_fraction_at(state.step, steps))
             loss, correct, stopping = workers.total(loss, correct, float(stop()))
             if not math.isfinite(loss):
-                raise FloatingPointError(f"the loss became {loss} at step {state.step}: lower the learning rate")
+                raise TrainingError(
+                    f"the loss became {loss} at step {state.step} of {steps}: the run has diverged; "
+                    "fix: begin it again with a lower learning rate (--lr)"
+                )
             state.loss_sum += loss
             state.correct += int(correct)
             state.seconds += time.perf_counter() - started

@@ -13,7 +13,7 @@ from types import FrameType
 
 import torch
 
-from edgeresnet.datasets import LabelledImages, count_by_class, hold_out, read_split
+from edgeresnet.datasets import LabelledImages, check_test_classes, count_by_class, describe_content, hold_out, read_split
 from edgeresnet.errors import CheckpointError, CompilerError, DataError, ProviderError
 from edgeresnet.files import replacing, write_text
 from edgeresnet.progress import Track, silent
@@ -88,8 +88,9 @@ def run_training(
         track: Progress reporter.
 
     Raises:
-        DataError: If the data cannot be used.
-        CheckpointError: If there is a run in the folder already (new runs), or none (resuming), or it is of other classes, or
+        DataError: If the data cannot be used, or its test split has other classes than the training split.
+        TrainingError: If the loss is no number any more.
+        CheckpointError: If there is a run in the folder already (new runs), or none (resuming), or it is of other images, or
             ``init`` is not a weights file, or not the one that the settings name.
         CompilerError: If ``winograd`` was asked for and there is no compiler for it.
         ProviderError: If it was asked for where it cannot be: on a GPU, or in bfloat16 on a processor without AVX512-BF16.
@@ -105,13 +106,15 @@ def run_training(
         config = _name_beginning(config, trained)
     images = read_split(data, "train", size=config.image_size, track=track)
     _check_training_data(images, data)
+    content = describe_content(images)
     training, validation = hold_out(images, config.validation_fraction)
     if state is None:
         state = TrainingState.new(config, images.classes, device)
+        state.data = content
         if trained:
             state.begin_from(trained)
-    elif state.classes != images.classes:
-        raise CheckpointError(f"{state_path}: was trained on other classes ({', '.join(state.classes)})")
+    _check_same_data(state, images.classes, content, state_path)
+    check_test_classes(data, images.classes)
     _check_division(config, training, workers)
     if not workers.is_first:
         report, track = _say_nothing, silent
@@ -200,6 +203,16 @@ def _check_training_data(images: LabelledImages, data: Path) -> None:
     fewest = min(counts, key=lambda name: counts[name])
     if counts[fewest] < 2:
         raise DataError(f"{data}: class {fewest!r} has {counts[fewest]} image(s) to train on; it needs at least 2")
+
+
+def _check_same_data(state: TrainingState, classes: tuple[str, ...], content: str, path: Path) -> None:
+    if state.classes != classes:
+        raise CheckpointError(f"{path}: was trained on other classes ({', '.join(state.classes)})")
+    if state.data != content:
+        raise CheckpointError(
+            f"{path}: the training images have changed since the run began ({state.data}; now {content}), so it cannot go on as it would "
+            "have; fix: bring them back, or begin another run"
+        )
 
 
 def _check_division(config: TrainingConfig, training: LabelledImages, workers: Workers) -> None:

@@ -17,7 +17,7 @@ from edgeresnet.training.model import build_resnet18
 from edgeresnet.training.optimizer import build_optimizer
 from edgeresnet.training.weights import TrainedNetwork
 
-FORMAT: Final = "edgeresnet.training-state/2"
+FORMAT: Final = "edgeresnet.training-state/3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,7 @@ class TrainingState:
         network: The network being trained.
         average: Its exponential moving average, BatchNorm statistics included.
         optimizer: Over the parameters of ``network``.
+        data: What it is trained on, as ``datasets.describe_content`` says it.
         step: Steps done since the start of the run.
         loss_sum: Sum of the losses of the images of the current epoch.
         correct: Number of them that were classified correctly.
@@ -67,6 +68,7 @@ class TrainingState:
     network: ResNet
     average: ResNet
     optimizer: torch.optim.SGD
+    data: str = ""
     step: int = 0
     loss_sum: float = 0.0
     correct: int = 0
@@ -108,6 +110,7 @@ class TrainingState:
             "format": FORMAT,
             "config": config.to_json(),
             "classes": list(self.classes),
+            "data": self.data,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -138,6 +141,7 @@ class TrainingState:
             state.network.load_state_dict(content["network"])
             state.average.load_state_dict(content["average"])
             state.optimizer.load_state_dict(content["optimizer"])
+            state.data = content["data"]
             state.step, state.loss_sum = content["step"], content["loss_sum"]
             state.correct, state.seconds = content["correct"], content["seconds"]
             state.history = [EpochRecord(**record) for record in content["history"]]

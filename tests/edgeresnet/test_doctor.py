@@ -107,9 +107,8 @@ def test_missing_cuda_libraries_are_named_with_their_origin(tmp_path, monkeypatc
 
 
 def test_a_container_quota_limits_the_cores(tmp_path, monkeypatch):
-    quota = tmp_path / "cpu.max"
-    quota.write_text("150000 100000")
-    monkeypatch.setattr("edgeresnet.machine.CGROUP_V2_QUOTA", quota)
+    (tmp_path / "cpu.max").write_text("150000 100000")
+    monkeypatch.setattr("edgeresnet.machine.CONTROL_GROUPS", tmp_path)
     found = finding(examine(), "cores")
     assert found.found.startswith("1 used by default")
     assert "container quota 1.5" in found.found

@@ -10,8 +10,9 @@ from timm.data import create_transform
 from torchvision.transforms import CenterCrop, Compose, Grayscale, InterpolationMode, Resize
 from torchvision.transforms._presets import ImageClassification
 
+from edgeresnet.decoding import MAX_PIXELS
 from edgeresnet.errors import ImageError
-from edgeresnet.images import MAX_PIXELS, to_pixels
+from edgeresnet.images import to_pixels
 from edgeresnet.spec import ImageInput
 
 # Width and height: larger and smaller than the inputs, upright, lying and square, odd and even.

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgeresnet.decoding import MAX_PIXELS
 from edgeresnet.errors import ImageError
-from edgeresnet.images import MAX_PIXELS, to_pixels
+from edgeresnet.images import to_pixels
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 

@@ -1,8 +1,11 @@
 import dataclasses
+import hashlib
 import multiprocessing
 import os
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -163,3 +166,37 @@ def test_what_was_opened_before_a_fork_says_so_instead_of_hanging(exports):
     child.start()
     assert "before this process was forked" in results.get(timeout=60)
     child.join(timeout=60)
+
+
+def test_a_pickled_session_answers_the_same(exports, tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(exports["int8"].path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for source in (Path("model.onnx"), path.read_bytes()):
+        with Session(source, Target(threads=1)) as session:
+            pickled, expected = pickle.dumps(session), session.logits(PIXELS)
+            assert (len(pickled) < 1000) == isinstance(source, Path)
+        monkeypatch.chdir("/")
+        with pickle.loads(pickled) as copy:
+            assert copy.target == session.target
+            np.testing.assert_array_equal(copy.logits(PIXELS), expected)
+        monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="a closed classifier cannot be pickled"):
+        pickle.dumps(session)
+
+
+def test_what_was_pickled_does_not_open_another_file(exports, tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(exports["int8"].path.read_bytes())
+    pickled = pickle.dumps(Session(path))
+    path.write_bytes(exports["fp32"].path.read_bytes())
+    with pytest.raises(ModelFormatError, match=r"model\.onnx: has SHA-256 \w{64}, not \w{64} as was demanded"):
+        pickle.loads(pickled)
+
+
+def test_a_demanded_checksum_decides_what_is_opened(exports):
+    path = exports["int8"].path
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert Session(path, sha256=sha256.upper()).spec.precision == "int8"
+    with pytest.raises(ModelFormatError, match=f"has SHA-256 {sha256}, not {'0' * 64} as was demanded"):
+        Session(path, sha256="0" * 64)

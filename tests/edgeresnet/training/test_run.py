@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from edgeresnet.errors import CheckpointError, DataError
+from edgeresnet.errors import CheckpointError, DataError, TrainingError
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.run import run_training
 from edgeresnet.training.state import TrainingState
@@ -195,3 +195,38 @@ def test_uneven_classes_are_pointed_out(image_folder, tmp_path):
     lines.clear()
     run_training(dataclasses.replace(CONFIG, epochs=1, small_sizes=()), image_folder, tmp_path / "even", device=CPU, report=lines.append)
     assert not [line for line in lines if "uneven" in line]
+
+
+def test_a_run_that_diverges_says_so(image_folder, tmp_path):
+    with pytest.raises(TrainingError, match=r"the loss became (nan|inf) at step \d+ of 16: the run has diverged; fix: .*--lr"):
+        run_training(dataclasses.replace(CONFIG, lr=1e20), image_folder, tmp_path, device=CPU)
+
+
+def test_a_run_does_not_go_on_with_other_images(whole, image_folder, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "run")
+    shutil.copytree(image_folder, tmp_path / "data")
+    log = (tmp_path / "run" / "log.csv").read_text()
+    victim = tmp_path / "data" / "train" / "red" / "000.png"
+    for change in ("repainted", "removed"):
+        victim.write_bytes((victim.parent / "001.png").read_bytes())
+        if change == "removed":
+            victim.unlink()
+        with pytest.raises(CheckpointError, match=r"images have changed since the run began \(48 images, SHA-256 \w{16}; now 4[78] images"):
+            run_training(None, tmp_path / "data", tmp_path / "run", device=CPU)
+    assert (tmp_path / "run" / "log.csv").read_text() == log
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda test: shutil.rmtree(test / "red"), "it lacks red; fix"),
+        (lambda test: (test / "red").rename(test / "blue"), "it lacks red; it alone has blue; fix"),
+        (lambda test: [file.unlink() for file in (test / "red").iterdir()], "red: the class folder has no images"),
+    ],
+)
+def test_a_test_split_that_cannot_measure_is_found_out_before_the_training(image_folder, tmp_path, change, message):
+    shutil.copytree(image_folder, tmp_path / "data")
+    change(tmp_path / "data" / "test")
+    with pytest.raises(DataError, match=message):
+        run_training(CONFIG, tmp_path / "data", tmp_path / "run", device=CPU)
+    assert not (tmp_path / "run").exists()
