@@ -1,9 +1,10 @@
 """Runs models that need not be this project's own, so that what was made can be held against what it was made from."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 
 from edgeresnet.errors import ExportError
 from edgeresnet.machine import available_cores
@@ -19,18 +20,19 @@ def show_values(model: onnx.ModelProto, names: Iterable[str], element_type: int)
     return content
 
 
-def open_session(model: bytes, *, exact_products: bool = False, fused: bool = True) -> Any:
-    """Open an ONNX Runtime session on the CPU, with every core that this process may use.
+def open_session(model: bytes, *, exact_products: bool = False, fused: bool = True, threads: int | None = None) -> Any:
+    """Open an ONNX Runtime session on the CPU.
 
     Args:
         model: The ONNX file.
         exact_products: Let INT8 products saturate on no processor, at some cost in speed.
         fused: Let ONNX Runtime optimise the graph; otherwise it computes node by node.
+        threads: By default every core that this process may use.
 
     Raises:
         ExportError: If ONNX Runtime cannot load the model.
     """
-    options = session_options(available_cores())
+    options = session_options(threads or available_cores())
     if exact_products:
         options.add_session_config_entry("session.x64quantprecision", "1")
     if not fused:
@@ -40,3 +42,17 @@ def open_session(model: bytes, *, exact_products: bool = False, fused: bool = Tr
     except Exception as error:
         # ONNX Runtime's exceptions share no base class.
         raise ExportError(f"ONNX Runtime cannot load the model ({' '.join(str(error).split())[:300]})") from error
+
+
+def run_session(session: Any, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """All outputs of a session, by name.
+
+    Raises:
+        ExportError: If ONNX Runtime cannot run the model on that.
+    """
+    names = [output.name for output in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    except Exception as error:
+        shapes = ", ".join(f"{name} {value.shape}" for name, value in feeds.items())
+        raise ExportError(f"ONNX Runtime cannot run the model on {shapes} ({' '.join(str(error).split())[:300]})") from error

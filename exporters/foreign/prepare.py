@@ -1,0 +1,141 @@
+"""One room for whoever works on anybody's ONNX file: the graph made plain, and held against the file that the user gave."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript import optimizer
+
+from edgeresnet.errors import EdgeResNetError, ExportError
+from exporters.foreign.inputs import ImageInput, bind_inputs, set_batch
+from exporters.foreign.opset import raise_opset
+from exporters.foreign.precision import is_half, widen
+from exporters.foreign.reading import read_model
+from exporters.probes import generate_probes
+from exporters.proof import collect_answers, compare_answers
+from exporters.sessions import open_session, run_session
+
+# Folding constants and fusing BatchNorm change the order of float32 sums, which is noise 100 dB below a result and more; units that
+# are small differences of large values have less. Float16 rounds every result by itself, with 66 dB.
+SAME_DB: Final = 55.0
+SAME_HALF_DB: Final = 30.0
+CHECK_IMAGES: Final = 2
+# Weights of any size are folded: by default the optimizer leaves larger ones to be computed in every run.
+_FOLDED_VALUES: Final = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedModel:
+    """A model whose graph is plain, and what it was made from.
+
+    Attributes:
+        path: The user's file.
+        model: Same inputs, outputs and answers as ``source``; self-contained, at least opset 18, float32 inside, its shapes as they are.
+            Constants are initializers, nothing is a function, and no initializer is an input.
+        source: The user's graph itself as one file, with image size and other inputs bound and nothing else changed: what proofs
+            compare with.
+        image_input: What takes the images.
+        outputs: Names of the outputs.
+        half: Whether the user's file computes in float16.
+    """
+
+    path: Path
+    model: onnx.ModelProto
+    source: bytes
+    image_input: ImageInput
+    outputs: tuple[str, ...]
+    half: bool
+
+
+def prepare(path: Path, *, size: tuple[int, int] | None = None, fixed: Mapping[str, str | float] | None = None) -> PreparedModel:
+    """Read anybody's ONNX file and make its graph plain, with the same answers: that is checked on generated images.
+
+    Args:
+        path: The model, with the files that it keeps tensors in beside it.
+        size: Height and width of the images, for a model that leaves them open.
+        fixed: Value of each input that is not the images.
+
+    Raises:
+        ModelNotFoundError: If there is no such file, or a side file is missing.
+        ModelFormatError: If it is not an ONNX model.
+        ExportError: If it has no image input, a size or an input is open, or it cannot be made plain with the same answers.
+    """
+    source = read_model(path)
+    try:
+        image = bind_inputs(source, size=size, fixed=fixed or {})
+        image = _find_batch(source, image)
+        model = _make_plain(source)
+        _check_same(source, model, image)
+    except EdgeResNetError as error:
+        raise type(error)(f"{path}: {error}") from error
+    return PreparedModel(
+        path=path,
+        model=model,
+        source=source.SerializeToString(),
+        image_input=image,
+        outputs=tuple(output.name for output in model.graph.output),
+        half=is_half(source),
+    )
+
+
+def _find_batch(source: onnx.ModelProto, image: ImageInput) -> ImageInput:
+    """An open batch may be an empty promise: with a Reshape to one image inside, only one can be run, and that is then its batch."""
+    session = open_session(source.SerializeToString())
+    if image.batch is not None:
+        run_session(session, {image.name: generate_probes(image, image.batch)[0].calls[0]})
+        return image
+    single, *_, several = generate_probes(image, 4)[0].calls
+    one = run_session(session, {image.name: single})
+    try:
+        three = run_session(session, {image.name: several})
+    except ExportError:
+        three = one
+    # One whose answers have the same shape for three images mixes them up.
+    if any(one[name].shape != three[name].shape for name in one):
+        return image
+    set_batch(source, image, 1)
+    return replace(image, batch=1)
+
+
+def _make_plain(source: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        plain = ir.from_proto(source)
+        _forget_shapes(plain)
+        common.InlinePass()(plain)
+        common.RemoveInitializersFromInputsPass()(plain)
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(plain)
+        if is_half(source):
+            widen(plain)
+        raised = raise_opset(ir.to_proto(plain))
+        optimized = ir.from_proto(raised)
+        optimizer.optimize_ir(optimized, input_size_limit=_FOLDED_VALUES, output_size_limit=_FOLDED_VALUES)
+        common.RemoveUnusedNodesPass()(optimized)
+        common.RemoveUnusedOpsetsPass()(optimized)
+        result = onnx.shape_inference.infer_shapes(ir.to_proto(optimized), data_prop=True)
+    except EdgeResNetError:
+        raise
+    # The passes of onnx-ir and onnxscript raise what their parts raise.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ExportError(f"the model's graph cannot be made plain ({reason})") from error
+    return result
+
+
+def _forget_shapes(model: ir.Model) -> None:
+    """Shapes in a file can be out of date, which ONNX Runtime tolerates; they follow from those of the inputs."""
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for value in node.outputs:
+            value.shape = None
+
+
+def _check_same(source: onnx.ModelProto, model: onnx.ModelProto, image: ImageInput) -> None:
+    probes = generate_probes(image, CHECK_IMAGES * (image.batch or 1))
+    original = collect_answers(source.SerializeToString(), image.name, probes)
+    proof = compare_answers(original, collect_answers(model.SerializeToString(), image.name, probes), probes)
+    least = SAME_HALF_DB if is_half(source) else SAME_DB
+    if not proof.sqnr_db >= least:
+        raise ExportError(f"the model's graph could not be made plain without changing its answers ({proof.worst})")
