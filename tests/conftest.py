@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from edgeresnet.cli import main
@@ -18,6 +19,10 @@ from edgeresnet.spec import CIFAR10_LABELS, CIFAR10_MEAN, CIFAR10_STD, PRECISION
 from edgeresnet.training.model import ARCHITECTURE, build_resnet18
 from edgeresnet.training.weights import save_weights
 from exporters.export import ExportedModel, export_models
+
+# The same examples in every run, few of them, and none too slow on a busy machine.
+settings.register_profile("suite", derandomize=True, max_examples=40, deadline=None, database=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
