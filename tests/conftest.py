@@ -8,22 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from edgeresnet.cifar10 import ARCHITECTURE, CIFAR10_LABELS, CIFAR10_MEAN, CIFAR10_STD
 from edgeresnet.cli import main
 from edgeresnet.evaluation import synthetic_images
 from edgeresnet.spec import PRECISIONS, ImageInput, ModelSpec
-from edgeresnet.training.model import build_resnet18
+from edgeresnet.training.model import PixelClassifier, build_resnet18
 from edgeresnet.training.weights import save_weights
 from exporters.export import ExportedModel, export_models
+
+# The same examples in every run, few of them, and none too slow on a busy machine.
+settings.register_profile("suite", derandomize=True, max_examples=40, deadline=None, database=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained CIFAR ResNet-18 whose every part matters: random scales and statistics in the norms."""
+    """An untrained CIFAR ResNet-18 whose every part matters: random scales and statistics in the norms, and every class is answered."""
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -35,6 +41,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         elif value.ndim == 1 and name.endswith(("weight", "running_var")):
             value.copy_(0.5 + torch.rand(value.shape, generator=generator))
     state["fc.weight"].mul_(10)
+    with torch.inference_mode():
+        classifier = PixelClassifier(network, CIFAR10_MEAN, CIFAR10_STD).eval()
+        usual = classifier(torch.from_numpy(synthetic_images(32, 64, seed=9))).mean(0)
+    state["fc.bias"].add_(usual.max() - usual)
     spec = ModelSpec(
         labels=CIFAR10_LABELS,
         input=ImageInput.of(32),
@@ -87,6 +97,32 @@ def labelled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(3):
             make_image(generator, i % 3, 32).save(folder / "test" / label / f"{number}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def uneven_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CIFAR-10's classes in splits that differ in size and content: 4 training images of each, pale, and 1 to 4 test images, coloured."""
+    folder = tmp_path_factory.mktemp("uneven")
+    generator = np.random.default_rng(2)
+    for i, label in enumerate(CIFAR10_LABELS):
+        for split, count in (("train", 4), ("test", 1 + i % 4)):
+            (folder / split / label).mkdir(parents=True)
+            for number, pixels in enumerate(synthetic_images(32, count, seed=int(generator.integers(999)))):
+                image = pixels if split == "test" else 200 + pixels // 8
+                Image.fromarray(image.astype(np.uint8)).save(folder / split / label / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def astray(exports: dict[str, ExportedModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An INT8 file of the same weights that answers otherwise than the original on a part of the images."""
+    model = onnx.load(exports["int8"].path)
+    (bias,) = [tensor for tensor in model.graph.initializer if tensor.name == "network.fc.bias"]
+    moved = onnx.numpy_helper.to_array(bias) - np.float32([0, 0, 0, 4, 0, 0, 0, 0, 0, 0])
+    bias.CopyFrom(onnx.numpy_helper.from_array(moved, bias.name))
+    path = tmp_path_factory.mktemp("astray") / "astray.onnx"
+    onnx.save(model, path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,11 @@ def windows_of(node: ir.Node) -> Windows | None:
         if output is None:
             return None
         down, across = node.attributes.get_ints("strides", [1, 1])
+        if (output.height - 1) * down >= shape.height + above or (output.width - 1) * across >= shape.width + left:
+            raise ExportError(
+                f"{node.op_type} {name_of(node)}: with ceil_mode, its last window begins beyond the image, which operator sets before 22 "
+                "count and ONNX Runtime does not; fix: export the model with operator set 22 or later"
+            )
         below = max(below, (output.height - 1) * down + kernel[0] - shape.height - above)
         right = max(right, (output.width - 1) * across + kernel[1] - shape.width - left)
     return Windows(

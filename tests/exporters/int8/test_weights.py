@@ -1,5 +1,8 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from exporters.int8.weights import quantize_columns, saturation_db
 
@@ -50,3 +53,43 @@ def test_saturation_is_computed_as_the_processor_does(sign):
     assert saturation_db(rows[1:], 0, values) == float("inf")
     # What the zero point takes off is not in the 16-bit sums, but it is in the result.
     assert saturation_db(rows, 60, values) < saturation_db(rows, 0, values)
+
+
+MATRICES = arrays(
+    np.float32, st.tuples(st.integers(1, 12), st.integers(1, 4)), elements=st.integers(-999, 999).map(lambda whole: whole / 128)
+)
+
+
+@given(MATRICES)
+def test_no_weight_is_off_by_a_step_and_no_column_by_more_than_half(matrix):
+    quantized = quantize_columns(matrix)
+    np.testing.assert_allclose(quantized.scales, np.where(matrix.any(0), np.abs(matrix).max(0) / 127, 1), rtol=1e-6)
+    errors = quantized.values.astype(np.float64) - matrix.astype(np.float64) / quantized.scales
+    assert np.abs(errors).max() < 1
+    assert np.abs(errors.sum(0)).max() <= 0.5 + 1e-4
+
+
+@given(MATRICES)
+def test_a_pair_of_safe_weights_stays_within_sixteen_bits(matrix):
+    values = quantize_columns(matrix, saturation_safe=True).values.astype(int)
+    values = np.concatenate([values, np.zeros((len(values) % 2, values.shape[1]), int)])
+    for sign in (1, -1):
+        assert 255 * (np.maximum(sign * values[0::2], 0) + np.maximum(sign * values[1::2], 0)).max() < 2**15
+
+
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 4), st.just(6))),
+    st.integers(0, 255),
+    arrays(np.int8, st.tuples(st.just(6), st.integers(1, 3)), elements=st.integers(-127, 127)),
+)
+def test_the_loss_by_saturation_is_that_of_a_plain_count(rows, zero_point, values):
+    lost, exact = np.zeros((len(rows), values.shape[1])), np.zeros((len(rows), values.shape[1]))
+    for i, row in enumerate(rows.astype(int)):
+        for j, column in enumerate(values.T.astype(int)):
+            sums = [row[k] * column[k] + row[k + 1] * column[k + 1] for k in (0, 2, 4)]
+            lost[i, j] = sum(total - min(max(total, -32768), 32767) for total in sums)
+            exact[i, j] = sum((value - zero_point) * weight for value, weight in zip(row, column, strict=True))
+    power = np.square(exact).mean(0)
+    ratios = (np.square(lost).mean(0)[power > 0] / power[power > 0]) if (power > 0).any() else np.zeros(1)
+    expected = -10 * np.log10(ratios.mean()) if ratios.any() else np.inf
+    assert saturation_db(rows, zero_point, values) == pytest.approx(expected, rel=1e-9)

@@ -1,0 +1,247 @@
+"""What ONNX Runtime gets of a target: threads, streams, batches, and the settings of providers that are not at hand."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+
+from edgeresnet import Classifier, providers, session
+from edgeresnet.errors import ModelFormatError, ProviderError
+from edgeresnet.evaluation import synthetic_images
+from edgeresnet.providers import load_onnxruntime, open_model, session_options
+from edgeresnet.session import MICRO_BATCH, MICRO_BATCH_GPU, Session
+from edgeresnet.target import Target
+
+SIZE = 32
+PIXELS = synthetic_images(SIZE, 5)
+
+
+def threads_of(opened):
+    options = opened.get_session_options()
+    return options.intra_op_num_threads, options.inter_op_num_threads
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_onnx_runtime_gets_the_threads_that_were_asked_for(exports, precision, threads):
+    opened = Session(exports[precision].path, Target(threads=threads))
+    assert threads_of(opened._session) == (threads, 1)
+    with Classifier(exports[precision].path, threads=threads) as classifier:
+        assert classifier.session.target == Target(threads=threads)
+        assert threads_of(classifier.session._session) == (threads, 1)
+
+
+def test_a_session_is_quiet_and_does_not_spin_between_runs():
+    options = session_options(2)
+    assert options.log_severity_level == 4
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
+
+
+@pytest.mark.parametrize(
+    ("precision", "target", "streams", "threads"),
+    [
+        ("int8", Target(threads=4), 4, 1),
+        ("int8", Target(threads=4, streams=2), 2, 2),
+        ("fp32", Target(threads=5, streams=2, micro_batch=1), 2, 2),
+        ("int8", Target(threads=4, streams=1), None, 4),
+        ("fp32", Target(threads=4, micro_batch=1), None, 4),
+    ],
+)
+def test_streams_share_the_threads(exports, precision, target, streams, threads):
+    with Classifier(exports[precision].path, target=target) as classifier:
+        classifier.logits(PIXELS)
+        opened = classifier.session
+        if streams is None:
+            assert opened._streams is None
+            assert threads_of(opened._session)[0] == threads
+        else:
+            assert opened._streams._pool._max_workers == streams
+            assert threads_of(opened._streams._session)[0] == threads
+
+
+@pytest.mark.parametrize(
+    ("precision", "micro_batch", "counts"),
+    [
+        ("fp32", None, [32, 8]),
+        ("fp32", 7, [7, 7, 7, 7, 7, 5]),
+        ("int8", None, [1] * 40),
+        ("int8-stock", None, [1] * 40),
+        ("int8-static", 20, [20, 20]),
+    ],
+)
+def test_images_are_run_so_many_at_a_time(exports, monkeypatch, precision, micro_batch, counts):
+    seen, run = [], session._run
+    monkeypatch.setattr(session, "_run", lambda opened, pixels: seen.append(len(pixels)) or run(opened, pixels))
+    logits = Session(exports[precision].path, Target(threads=1, streams=1, micro_batch=micro_batch)).logits(synthetic_images(SIZE, 40))
+    assert (seen, logits.shape) == (counts, (40, 10))
+
+
+def test_a_gpu_is_given_more_at_a_time():
+    assert (MICRO_BATCH, MICRO_BATCH_GPU) == (32, 256)
+    assert session._choose_micro_batch(Target(), "fp16", "CUDAExecutionProvider") == 256
+    assert session._choose_micro_batch(Target(micro_batch=9), "fp16", "CUDAExecutionProvider") == 9
+
+
+def test_warming_up_runs_every_batch_size_as_often_as_asked_for(exports, monkeypatch):
+    seen = []
+    with Classifier(exports["fp32"].path, threads=1) as classifier:
+        monkeypatch.setattr(Classifier, "logits", lambda self, pixels: seen.append((len(pixels), pixels.shape[1:], pixels.any())))
+        classifier.warmup()
+        classifier.warmup(2, batch_sizes=(1, 4))
+    shape = (SIZE, SIZE, 3)
+    assert seen == [(1, shape, False)] * 3 + [(1, shape, False)] * 2 + [(4, shape, False)] * 2
+
+
+def test_prepared_images_arrive_as_they_are(exports, monkeypatch):
+    seen = []
+    with Classifier(exports["fp32"].path, threads=1) as classifier:
+        monkeypatch.setattr(Classifier, "logits", lambda self, pixels: seen.append(pixels) or np.zeros((len(pixels), 10), np.float32))
+        classifier.predict_batch(list(PIXELS))
+    np.testing.assert_array_equal(seen[0], PIXELS)
+
+
+def test_closing_ends_the_streams(exports):
+    opened = Session(exports["int8"].path, Target(threads=2))
+    opened.logits(PIXELS)
+    pool = opened._streams._pool
+    opened.close()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        pool.submit(print)
+
+
+def test_tensors_in_other_files_are_refused(exports, tmp_path):
+    onnx.save(onnx.load(exports["fp32"].path), tmp_path / "split.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    with pytest.raises(ModelFormatError, match=r"split\.onnx: keeps its tensors in other files; fix: export it as one file"):
+        Session(tmp_path / "split.onnx")
+
+
+@pytest.mark.parametrize("change", ["input name", "input type", "output name", "classes"])
+def test_a_signature_that_the_metadata_does_not_promise_is_refused(exports, change):
+    model = onnx.load(exports["fp32"].path)
+    graph = model.graph
+    if change == "input name":
+        for node in graph.node:
+            node.input[:] = ["pictures" if name == "images" else name for name in node.input]
+        graph.input[0].name = "pictures"
+    elif change == "input type":
+        for node in graph.node:
+            node.input[:] = ["bytes" if name == "images" else name for name in node.input]
+        graph.node.insert(0, onnx.helper.make_node("Cast", ["images"], ["bytes"], to=onnx.TensorProto.UINT8))
+        graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT8
+    elif change == "output name":
+        graph.node.append(onnx.helper.make_node("Identity", ["logits"], ["scores"]))
+        graph.output[0].name = "scores"
+    else:
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        metadata["edgeresnet.labels"] = json.dumps(json.loads(metadata["edgeresnet.labels"])[:9])
+        onnx.helper.set_model_props(model, metadata)
+    with pytest.raises(ModelFormatError, match="not those that its metadata promises"):
+        Session(model.SerializeToString())
+
+
+# --- providers that are not at hand: what they would get
+
+
+@pytest.fixture
+def creations(monkeypatch):
+    """What ONNX Runtime's session is made with, instead of a session."""
+    made = []
+
+    def create(content, options=None, **named):
+        made.append((options, named))
+        session = SimpleNamespace(get_providers=lambda: ["CUDAExecutionProvider"], get_provider_graph_assignment_info=list)
+        session.run = lambda *arguments: None
+        return session
+
+    monkeypatch.setattr(load_onnxruntime(), "InferenceSession", create)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"device_id": 0, "use_tf32": 1, "cudnn_conv_algo_search": "EXHAUSTIVE", "enable_cuda_graph": 0}),
+        ({"device_id": 2}, {"device_id": 2}),
+        ({"exact": True}, {"use_tf32": 0}),
+        ({"convolution_search": "heuristic"}, {"cudnn_conv_algo_search": "HEURISTIC"}),
+        ({"convolution_search": "default"}, {"cudnn_conv_algo_search": "DEFAULT"}),
+        ({"cuda_graph": True}, {"enable_cuda_graph": 1}),
+        ({"gpu_memory_mb": 3}, {"gpu_mem_limit": 3 * 1024 * 1024}),
+    ],
+)
+def test_cuda_gets_its_settings(creations, monkeypatch, settings, expected):
+    started = []
+    monkeypatch.setattr(providers, "start_cuda", started.append)
+    opened = open_model(b"", Target(provider="cuda", threads=3, **settings), "fp16")
+    assert opened.provider == "CUDAExecutionProvider"
+    ((options, named),) = creations
+    ((name, arrived),) = named["providers"]
+    assert name == "CUDAExecutionProvider"
+    assert expected.items() <= arrived.items()
+    assert ("gpu_mem_limit" in arrived) == ("gpu_memory_mb" in settings)
+    assert named["enable_fallback"] == 0
+    assert options.intra_op_num_threads == 3
+    assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
+    assert started == [settings.get("device_id", 0)]
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-stock"])
+def test_dynamic_int8_is_refused_on_cuda_unless_insisted_on(creations, monkeypatch, precision):
+    monkeypatch.setattr(providers, "start_cuda", lambda device_id: None)
+    with pytest.raises(ProviderError, match=rf"no kernels for the integer operators of this {precision} model.*--precision fp16.*--force"):
+        open_model(b"", Target(provider="cuda"), precision)
+    assert not creations
+    open_model(b"", Target(provider="cuda", force=True), precision)
+    assert len(creations) == 1
+
+
+@pytest.mark.parametrize(("exact", "hint"), [(False, None), (True, "f32")])
+def test_openvino_gets_its_settings(creations, monkeypatch, exact, hint):
+    given = []
+    monkeypatch.setattr(providers, "start_openvino", lambda: "the device")
+    monkeypatch.setattr(
+        providers,
+        "session_options",
+        lambda threads: SimpleNamespace(
+            threads=threads,
+            add_session_config_entry=lambda key, value: None,
+            add_provider_for_devices=lambda devices, settings: given.append((devices, json.loads(settings["load_config"])["CPU"])),
+        ),
+    )
+    monkeypatch.setattr(providers, "_check_provider", lambda made, name: (made, name))
+    open_model(b"", Target(provider="openvino", threads=3, exact=exact), "fp32")
+    expected = {"INFERENCE_NUM_THREADS": "3"} | ({"INFERENCE_PRECISION_HINT": hint} if hint else {})
+    assert given == [(["the device"], expected)]
+
+
+def test_auto_takes_the_first_provider_that_takes_the_model(creations, monkeypatch):
+    monkeypatch.setattr(providers, "start_cuda", lambda device_id: None)
+    opened = open_model(b"", Target(provider="auto"), "fp16")
+    assert (opened.provider, opened.passed_over) == ("CUDAExecutionProvider", ())
+
+
+def test_openvino_says_in_what_it_computes(monkeypatch):
+    for capabilities, phrase in (("FP32 BF16 INT8", "FP32 layers run in bfloat16 on this processor"), ("FP32 INT8", None)):
+        device = SimpleNamespace(ep_metadata={"OPTIMIZATION_CAPABILITIES": capabilities})
+        monkeypatch.setattr(providers, "start_openvino", lambda device=device: device)
+        assert providers.reduced_arithmetic("OpenVINOExecutionProvider", Target(provider="openvino")) == phrase
+        assert providers.reduced_arithmetic("OpenVINOExecutionProvider", Target(provider="openvino", exact=True)) is None
+
+
+def test_buffers_are_made_where_the_model_runs(exports, monkeypatch):
+    made = []
+    monkeypatch.setattr(session, "BoundBatch", lambda *positional, **named: made.append(named))
+    opened = Session(exports["fp32"].path, Target(threads=1, device_id=3, cuda_graph=True))
+    opened.bind(2)
+    opened.provider = "CUDAExecutionProvider"
+    opened.bind(5)
+    opened.target = Target(device_id=3)
+    opened.bind(1)
+    assert [(named["device"], named["device_id"], named["shape"], named["classes"], named["graph_id"]) for named in made] == [
+        ("cpu", 0, (2, SIZE, SIZE, 3), 10, 2),
+        ("cuda", 3, (5, SIZE, SIZE, 3), 10, 5),
+        ("cuda", 3, (1, SIZE, SIZE, 3), 10, None),
+    ]

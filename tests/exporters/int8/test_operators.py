@@ -1,0 +1,352 @@
+"""Each operator that has a rule on rows, at the edges of the rule, against ONNX Runtime on the network as it was.
+
+A convolution of whole numbers, exact in 8 bits, comes first: what follows then differs by nothing but the order of float sums.
+"""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeresnet.errors import ExportError
+from exporters.int8.quantize import quantize_dynamic_int8
+
+CHANNELS, HEIGHT, WIDTH = 16, 6, 16  # as wide as deep: a vector that broadcasts over the width must not be taken for one over the channels
+GENERATOR = np.random.default_rng(0)
+
+
+def whole_weights(outputs, inputs, kernel=(1, 1)):
+    """Multiples of 2**-14 whose largest is 127: their scale is 2**-14, and neighbours cannot saturate."""
+    weights = np.random.default_rng(outputs).integers(-60, 61, (outputs, inputs, *kernel))
+    weights[:, 0, 0, 0], weights[:, 1, 0, 0] = 127, -60
+    return (weights * 2.0**-14).astype(np.float32)
+
+
+def whole_pixels(count=3, channels=CHANNELS, height=HEIGHT, width=WIDTH):
+    """0 to 255: their scale is 1."""
+    pixels = GENERATOR.integers(0, 256, (count, channels, height, width)).astype(np.float32)
+    pixels[:, 0, 0, 0], pixels[:, 1, 0, 0] = 255, 0
+    return pixels
+
+
+def build(nodes, constants=None, *, shape=(CHANNELS, HEIGHT, WIDTH), outputs=("y",), opset=20, functions=()):
+    """A network that takes ``x`` through an exact convolution to ``c``, and from there through the given nodes."""
+    constants = {"w": whole_weights(CHANNELS, shape[0]), **(constants or {})}
+    convolution = helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[1, 1])
+    images = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *shape])
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph([convolution, *nodes], "g", [images], ends, tensors)
+    domains = {"": opset} | {function.domain: 1 for function in functions}
+    imports = [helper.make_opsetid(domain, version) for domain, version in domains.items()]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=10, functions=functions)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def node(operator, inputs="c", output="y", **attributes):
+    return helper.make_node(operator, inputs.split(), output.split(), **attributes)
+
+
+def run(model, pixels):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, {"x": pixels})
+
+
+def quantize(model):
+    quantized = quantize_dynamic_int8(model)
+    assert quantized.layers[0].quantized
+    return quantized
+
+
+def assert_same_answers(model, quantized, pixels=None):
+    pixels = whole_pixels(height=HEIGHT, width=WIDTH) if pixels is None else pixels
+    for found, expected in zip(run(quantized.model, pixels), run(model, pixels), strict=True):
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+def works_on_rows(quantized):
+    """Whether the node that gave ``y`` was replaced by one on rows."""
+    return "y/rows" in {name for found in quantized.model.graph.node for name in found.output}
+
+
+def ints(*values):
+    return np.array(values, np.int64)
+
+
+def floats(*shape):
+    return GENERATOR.uniform(0.5, 2, shape).astype(np.float32)
+
+
+ELEMENTWISE = {
+    "Relu": [node("Relu")],
+    "LeakyRelu": [node("LeakyRelu", alpha=0.3)],
+    "Elu": [node("Elu", alpha=0.5)],
+    "HardSigmoid": [node("HardSigmoid", alpha=0.05, beta=0.3)],
+    "HardSwish": [node("HardSwish")],
+    "Mish": [node("Mish")],
+    "Sigmoid": [node("Sigmoid")],
+    "Softplus": [node("Softplus")],
+    "Tanh": [node("Tanh")],
+    "Identity": [node("Identity")],
+    "Gelu": [node("Gelu", approximate="tanh")],
+    "Clip": [node("Clip", "c low high")],
+    "Clip without a low end": [helper.make_node("Clip", ["c", "", "high"], ["y"])],
+}
+
+
+@pytest.mark.parametrize("nodes", ELEMENTWISE.values(), ids=ELEMENTWISE)
+def test_an_elementwise_operator_keeps_its_attributes(nodes):
+    model = build(nodes, {"low": np.float32(-2), "high": np.float32(3)})
+    quantized = quantize(model)
+    assert works_on_rows(quantized)
+    assert_same_answers(model, quantized)
+
+
+def shifted(*nodes):
+    """``p``, which is ``c`` without its sign: something to divide by."""
+    return [node("Abs", "c", "a"), node("Add", "a one", "p"), *nodes]
+
+
+ON_ROWS = {
+    "a scalar": ([node("Mul", "c half")], {"half": np.float32(0.5)}),
+    "a scalar of four dimensions": ([node("Mul", "c half")], {"half": np.full((1, 1, 1, 1), 0.5, np.float32)}),
+    "a constant less an image": ([node("Sub", "k c")], {"k": floats(CHANNELS, 1, 1)}),
+    "an image less a constant": ([node("Sub", "c k")], {"k": floats(1, CHANNELS, 1, 1)}),
+    "a constant over an image": (shifted(node("Relu", "p", "q"), node("Div", "k c")), {"k": floats(CHANNELS, 1, 1), "one": np.float32(1)}),
+    "an image over a constant": ([node("Div", "c k")], {"k": floats(CHANNELS, 1, 1)}),
+    "two images": ([node("Relu", "c", "r"), node("Sub", "c r")], {}),
+    "an image twice": ([node("Add", "c c")], {}),
+    "an image that was not in rows": ([node("Sub", "x c")], {}),
+    "a gate per channel": ([node("GlobalAveragePool", "c", "m"), node("Sigmoid", "m", "s"), node("Mul", "c s")], {}),
+    "channels": ([node("Relu", "c", "r"), node("Concat", "c r", axis=1)], {}),
+    "channels from behind": ([node("Relu", "c", "r"), node("Concat", "r c", axis=-3)], {}),
+    "channels of an image that was not in rows": ([node("Concat", "x c", axis=1)], {}),
+    "a norm": (
+        [node("BatchNormalization", "c g b m v", epsilon=0.5)],
+        {"g": floats(CHANNELS), "b": floats(CHANNELS), "m": floats(CHANNELS), "v": floats(CHANNELS)},
+    ),
+    "a norm with the usual epsilon": (
+        [node("BatchNormalization", "c g b m v")],
+        {"g": floats(CHANNELS), "b": floats(CHANNELS), "m": floats(CHANNELS), "v": 1e-5 * floats(CHANNELS)},
+    ),
+    "maximum": ([node("MaxPool", kernel_shape=[2, 3])], {}),
+    "padded maximum": ([node("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])], {}),
+    "maximum padded on two sides": ([node("MaxPool", kernel_shape=[2, 3], strides=[2, 3], pads=[0, 1, 1, 0])], {}),
+    "dilated maximum": ([node("MaxPool", kernel_shape=[2, 3], dilations=[3, 2], strides=[1, 2])], {}),
+    "maximum with a last window that reaches beyond": ([node("MaxPool", kernel_shape=[3, 2], strides=[2, 3], ceil_mode=1)], {}),
+    "padded maximum with a last window that reaches beyond": (
+        [node("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 0, 0, 1], ceil_mode=1)],
+        {},
+    ),
+    "mean": ([node("AveragePool", kernel_shape=[2, 3], strides=[1, 2])], {}),
+    "mean of windows that count no padding": ([node("AveragePool", kernel_shape=[2, 2], strides=[2, 2], count_include_pad=1)], {}),
+    "dilated mean": ([node("AveragePool", kernel_shape=[2, 2], dilations=[2, 3])], {}),
+    "mean with windows that fit": ([node("AveragePool", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)], {}),
+    "mean of the image as a window": ([node("AveragePool", kernel_shape=[HEIGHT, WIDTH])], {}),
+    "global mean": ([node("GlobalAveragePool")], {}),
+    "mean over axes": ([node("ReduceMean", "c axes")], {"axes": ints(2, 3)}),
+    "mean over axes from behind": ([node("ReduceMean", "c axes", keepdims=1)], {"axes": ints(-1, -2)}),
+}
+
+
+@pytest.mark.parametrize(("nodes", "constants"), ON_ROWS.values(), ids=ON_ROWS)
+def test_what_can_work_on_rows_does_and_means_the_same(nodes, constants):
+    model = build(nodes, constants)
+    quantized = quantize(model)
+    assert works_on_rows(quantized)
+    assert_same_answers(model, quantized)
+
+
+ON_IMAGES = {
+    "a vector over the width": ([node("Mul", "c k")], {"k": floats(WIDTH)}),
+    "a constant over the width": ([node("Mul", "c k")], {"k": floats(1, 1, 1, WIDTH)}),
+    "a constant over the height": ([node("Mul", "c k")], {"k": floats(1, 1, HEIGHT, 1)}),
+    "a constant over channels and width": ([node("Mul", "c k")], {"k": floats(CHANNELS, 1, WIDTH)}),
+    "a constant image": ([node("Add", "c k")], {"k": floats(1, CHANNELS, HEIGHT, WIDTH)}),
+    "an image of one channel": ([node("ReduceMean", "c axes", "m"), node("Mul", "c m")], {"axes": ints(1)}),
+    "an image of one column": ([node("ReduceMean", "c axes", "m"), node("Mul", "c m")], {"axes": ints(3)}),
+    "images one below the other": ([node("Relu", "c", "r"), node("Concat", "c r", axis=2)], {}),
+    "images side by side": ([node("Relu", "c", "r"), node("Concat", "c r", axis=-1)], {}),
+    "maximum with its places": ([node("MaxPool", "c", "y i", kernel_shape=[2, 2]), node("Cast", "i", "z", to=TensorProto.FLOAT)], {}),
+    "maximum with named padding": ([node("MaxPool", kernel_shape=[2, 2], auto_pad="SAME_UPPER")], {}),
+    "padded mean": ([node("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1])], {}),
+    "mean padded on one side": ([node("AveragePool", kernel_shape=[2, 2], pads=[0, 0, 0, 1])], {}),
+    "padded mean that counts the padding": ([node("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)], {}),
+    "mean with a last window that reaches beyond": ([node("AveragePool", kernel_shape=[2, 3], strides=[2, 2], ceil_mode=1)], {}),
+    "mean with named padding": ([node("AveragePool", kernel_shape=[3, 3], auto_pad="SAME_LOWER")], {}),
+    "mean over the image that drops its dimensions": ([node("ReduceMean", "c axes", keepdims=0)], {"axes": ints(2, 3)}),
+    "mean over the channels": ([node("ReduceMean", "c axes")], {"axes": ints(1)}),
+    "mean over columns": ([node("ReduceMean", "c axes")], {"axes": ints(3)}),
+    "mean over channels and rows": ([node("ReduceMean", "c axes")], {"axes": ints(1, 2)}),
+    "mean over all": ([node("ReduceMean", "c")], {}),
+    "global maximum": ([node("GlobalMaxPool")], {}),
+    "softmax over the width": ([node("Softmax", axis=3)], {}),
+    "an image flattened": ([node("Flatten", axis=1)], {}),
+    "an image in another shape": ([node("Reshape", "c shape")], {"shape": ints(0, CHANNELS, HEIGHT * WIDTH, 1)}),
+    "a turned image": ([node("Transpose", perm=[0, 1, 3, 2])], {}),
+}
+
+
+@pytest.mark.parametrize(("nodes", "constants"), ON_IMAGES.values(), ids=ON_IMAGES)
+def test_what_has_another_meaning_on_rows_stays_on_images(nodes, constants):
+    outputs = ("y", "z") if any("z" in found.output for found in nodes) else ("y",)
+    model = build(nodes, constants, outputs=outputs)
+    quantized = quantize(model)
+    assert not works_on_rows(quantized)
+    assert_same_answers(model, quantized)
+
+
+@pytest.mark.parametrize(("kernel", "strides"), [([2, 3], [3, 3]), ([1, 2], [1, 4])], ids=["below", "on the right"])
+def test_a_last_window_that_begins_beyond_the_image_is_refused(kernel, strides):
+    """Inference of shapes counts it before operator set 22; ONNX Runtime and PyTorch never do."""
+    pool = node("MaxPool", kernel_shape=kernel, strides=strides, ceil_mode=1)
+    with pytest.raises(ExportError, match=r"MaxPool y: with ceil_mode, its last window begins beyond the image.*operator set 22"):
+        quantize_dynamic_int8(build([pool]))
+    model = build([pool], opset=22)
+    assert_same_answers(model, quantize(model))
+
+
+@pytest.mark.parametrize("flatten", [[node("Flatten", "m")], [node("Reshape", "m shape")]], ids=["Flatten", "Reshape"])
+def test_a_single_pixel_is_flattened_without_turning_back(flatten):
+    model = build([node("GlobalAveragePool", "c", "m"), *flatten], {"shape": ints(0, -1)})
+    quantized = quantize(model)
+    assert [found.op_type for found in quantized.model.graph.node].count("Transpose") == 1
+    assert_same_answers(model, quantized)
+
+
+def test_a_single_pixel_in_another_shape_than_a_row_stays_on_images():
+    model = build([node("GlobalAveragePool", "c", "m"), node("Reshape", "m shape")], {"shape": ints(0, 4, 4)})
+    assert_same_answers(model, quantize(model))
+
+
+def test_an_operator_of_another_domain_only_shares_its_name():
+    """A function of the file's own that is called Relu and turns the sign."""
+    negate = helper.make_function("own", "Relu", ["a"], ["b"], [node("Neg", "a", "b")], [helper.make_opsetid("", 20)])
+    model = build([node("Relu", "c", "y", domain="own")], functions=[negate])
+    assert_same_answers(model, quantize(model))
+
+
+def test_values_in_the_middle_may_be_outputs_too():
+    model = build([node("Relu", "c", "r"), node("MaxPool", "r", kernel_shape=[2, 2])], outputs=("r", "y", "c"))
+    quantized = quantize(model)
+    assert [output.name for output in quantized.model.graph.output] == ["r", "y", "c"]
+    assert_same_answers(model, quantized)
+
+
+CONVOLUTIONS = {
+    "as it is": {},
+    "same": {"pads": [1, 1, 1, 1]},
+    "padded on two sides": {"pads": [0, 2, 1, 0]},
+    "strides that differ": {"strides": [2, 3], "pads": [1, 1, 1, 1]},
+    "dilations that differ": {"dilations": [2, 3], "pads": [1, 3, 2, 0]},
+}
+
+
+@pytest.mark.parametrize("attributes", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 3), (1, 1)])
+@pytest.mark.parametrize("named", [True, False], ids=["kernel_shape", "by its weights"])
+def test_a_convolution_reads_the_windows_that_its_attributes_say(kernel, named, attributes):
+    attributes = attributes | ({"kernel_shape": kernel} if named else {})
+    bias = GENERATOR.integers(-9, 9, 8).astype(np.float32)
+    model = build([node("Conv", "x v b", **attributes)], {"v": whole_weights(8, CHANNELS, kernel), "b": bias}, outputs=("y", "c"))
+    quantized = quantize(model)
+    assert [layer.quantized for layer in quantized.layers] == [True, True]
+    pixels = whole_pixels()
+    for found, expected in zip(run(quantized.model, pixels), run(model, pixels), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def layers_of(nodes, constants, **options):
+    """What became of the layers behind the first, and whether the answers are the same within what 8 bits allow."""
+    model = build(nodes, constants, **options)
+    quantized = quantize(model)
+    pixels = whole_pixels()
+    for found, expected in zip(run(quantized.model, pixels), run(model, pixels), strict=True):
+        assert np.square(found - expected).mean() < 1e-3 * np.square(expected).mean()
+    return [layer.reason for layer in quantized.layers[1:]]
+
+
+# A layer that is not elementwise, so that the convolution before it is no neighbour of what follows.
+APART = node("MaxPool", "c", "p", kernel_shape=[1, 1])
+
+
+def test_convolutions_that_are_no_product_stay_and_say_why():
+    assert layers_of([APART, node("Conv", "p v", group=8)], {"v": whole_weights(8, 2)}) == ["grouped: not one product"]
+    assert layers_of([node("Conv", "c v", auto_pad="SAME_UPPER")], {"v": whole_weights(8, 16, (2, 2))}) == [
+        "image size not fixed, or auto_pad"
+    ]
+    computed = [node("Mul", "v two", "v2"), node("Conv", "c v2")]
+    assert layers_of(computed, {"v": whole_weights(8, 16), "two": np.float32(2)}) == ["no constant 2-D weights"]
+    flat = [node("Reshape", "c shape", "f"), node("Conv", "f v")]
+    line = {"v": whole_weights(8, CHANNELS)[..., 0], "shape": ints(0, CHANNELS, HEIGHT * WIDTH)}
+    assert layers_of(flat, line) == ["no constant 2-D weights"]
+
+
+@pytest.mark.parametrize(("channels", "reason"), [(15, "15 input channels: rows too short"), (16, "")])
+def test_rows_of_sixteen_channels_are_long_enough(channels, reason):
+    narrow = [node("Conv", "c narrow", "n"), node("Conv", "n v")]
+    assert layers_of(narrow, {"narrow": whole_weights(channels, 16), "v": whole_weights(8, channels)}) == ["", reason]
+
+
+TURNING = "beside a grouped convolution: turning the layout costs more"
+
+
+@pytest.mark.parametrize(("outputs", "reason"), [(39, TURNING), (40, "")])
+def test_a_layer_behind_a_grouped_convolution_needs_forty_products_a_value(outputs, reason):
+    nodes = [APART, node("Conv", "p d", "g", group=16), node("Relu", "g", "r"), node("Add", "r one", "s"), node("Conv", "s v")]
+    constants = {"d": whole_weights(16, 2)[:, :1], "one": np.float32(1), "v": whole_weights(outputs, 16)}
+    assert layers_of(nodes, constants) == ["grouped: not one product", reason]
+
+
+@pytest.mark.parametrize(("inputs", "reason"), [(39, TURNING), (40, "")])
+def test_a_layer_before_a_grouped_convolution_needs_forty_products_a_value(inputs, reason):
+    nodes = [node("Conv", "c wide", "a"), node("Conv", "a v", "b"), node("Relu", "b", "r"), node("Conv", "r d", group=16)]
+    constants = {"wide": whole_weights(inputs, 16), "v": whole_weights(16, inputs), "d": whole_weights(16, 2)[:, :1]}
+    assert layers_of(nodes, constants) == ["", reason, "grouped: not one product"]
+
+
+def linear(gemm, weights, **constants):
+    """A linear layer behind the global mean of more channels."""
+    nodes = [node("Conv", "c wide", "a"), node("GlobalAveragePool", "a", "m"), node("Flatten", "m", "f"), *gemm]
+    return nodes, {"wide": whole_weights(128, 16), "v": weights, **constants}
+
+
+MATRIX = np.random.default_rng(5).normal(size=(128, 144)).astype(np.float32)
+BIAS = np.random.default_rng(6).normal(size=144).astype(np.float32)
+MORE = "more than a product: alpha, beta or transA"
+LINEAR_LAYERS = {
+    "Gemm": ([node("Gemm", "f v b")], MATRIX, ""),
+    "Gemm without bias": ([node("Gemm", "f v")], MATRIX, ""),
+    "Gemm of the transposed matrix": ([node("Gemm", "f v b", transB=1)], MATRIX.T.copy(), ""),
+    "Gemm with its defaults spelled out": ([node("Gemm", "f v b", alpha=1.0, beta=1.0, transA=0, transB=0)], MATRIX, ""),
+    "alpha": ([node("Gemm", "f v b", alpha=0.25)], MATRIX, MORE),
+    "beta": ([node("Gemm", "f v b", beta=9.0)], MATRIX, MORE),
+    "transA": ([node("Transpose", "f", "t", perm=[1, 0]), node("Gemm", "t v b", transA=1)], MATRIX, MORE),
+    "MatMul": ([node("MatMul", "f v")], MATRIX, ""),
+    "MatMul of three dimensions": ([node("Unsqueeze", "f first", "u"), node("MatMul", "u v")], MATRIX, ""),
+    "MatMul with the matrix in front": (
+        [node("Transpose", "f", "t", perm=[1, 0]), node("MatMul", "v t")],
+        MATRIX.T.copy(),
+        "no constant matrix",
+    ),
+    "MatMul of a stack": ([node("MatMul", "f v")], MATRIX[None], "no constant matrix"),
+    "as many weights as are worth it": ([node("MatMul", "f v")], MATRIX[:, :128].copy(), ""),
+    "a column less": ([node("MatMul", "f v")], MATRIX[:, :127].copy(), "16,256 weights: too few to save anything"),
+}
+
+
+@pytest.mark.parametrize(("layer", "weights", "reason"), LINEAR_LAYERS.values(), ids=LINEAR_LAYERS)
+def test_a_linear_layer_is_a_product_unless_it_is_more(layer, weights, reason):
+    nodes, constants = linear(layer, weights, b=BIAS, first=ints(1))
+    assert layers_of(nodes, constants)[-1] == reason
+
+
+def test_weights_that_differ_in_shape_alone_are_two_constants():
+    """Bytes are the same, so that a constant which is shared by its bytes alone would have one of the two shapes."""
+    even = np.full((32, 16, 1, 1), 127 * 2.0**-14, np.float32)
+    nodes = [node("Conv", "c up", "u"), node("Relu", "u", "r"), node("Conv", "r down")]
+    model = build(nodes, {"up": even, "down": even.reshape(16, 32, 1, 1)})
+    assert all(layer.quantized for layer in quantize(model).layers)
