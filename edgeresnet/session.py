@@ -95,7 +95,7 @@ class Session:
         else:
             parts = [_run(self._session, batch, self.fixed_batch) for batch in batches]
         outputs = np.concatenate(parts) if parts else np.empty((0, len(self.spec.labels)), np.float32)
-        return np.log(np.maximum(outputs, SMALLEST_PROBABILITY)) if self.spec.output == PROBABILITIES else outputs
+        return to_logits(outputs, self.spec)
 
     def bind(self, count: int) -> BoundBatch:
         """Buffers on the device for ``count`` images at a time, to run without copies between host and device.
@@ -150,6 +150,11 @@ class Session:
             raise ValueError("the classifier is closed")
         if os.getpid() != self._process:
             raise ValueError("the classifier was opened before this process was forked, and its threads stayed behind; fix: open it here")
+
+
+def to_logits(outputs: NDArray[np.float32], spec: ModelSpec) -> NDArray[np.float32]:
+    """What a network gives, as logits: of probabilities their natural logarithms, which are logits too."""
+    return np.log(np.maximum(outputs, SMALLEST_PROBABILITY)) if spec.output == PROBABILITIES else outputs
 
 
 class _Streams:
