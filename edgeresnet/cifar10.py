@@ -2,7 +2,8 @@
 
 from typing import Final
 
-# The network that is bundled, and that commands take where none is named.
+# The network that is bundled, and that commands take where none is named: what users call it, and what files do.
+NETWORK: Final = "cifar-resnet18"
 ARCHITECTURE: Final = "resnet18-cifar"
 
 # In the order of the data set's label files, which is also alphabetical (Krizhevsky, 2009).

@@ -44,6 +44,10 @@ class ExportError(EdgeResNetError, RuntimeError):
     """An exported model failed to be written or does not match its original."""
 
 
+class NetworkError(EdgeResNetError, ValueError):
+    """There is no such network, or it cannot do what is asked of it."""
+
+
 class CheckpointError(EdgeResNetError, ValueError):
     """A weights file or a training state cannot be used."""
 

@@ -169,7 +169,7 @@ class Session:
 
 
 def to_logits(outputs: NDArray[np.float32], spec: ModelSpec) -> NDArray[np.float32]:
-    """What a model answered, float32 (N, classes), as logits: of probabilities their natural logarithms."""
+    """What a model answered, float32 (N, classes), as logits: of probabilities their natural logarithms, which are logits too."""
     return np.log(np.maximum(outputs, SMALLEST_PROBABILITY)) if spec.output == PROBABILITIES else outputs
 
 

@@ -11,7 +11,7 @@ import torch
 
 from edgeresnet.errors import ExportError
 from edgeresnet.spec import INPUT_NAME, LOGITS, ImageInput
-from edgeresnet.training.model import PixelClassifier
+from edgeresnet.training.pixels import PixelClassifier
 
 # What the exporter of torch 2.9 and later writes without a conversion step.
 OPSET: Final = 20

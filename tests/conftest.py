@@ -18,7 +18,8 @@ from edgeresnet.cifar10 import ARCHITECTURE, CIFAR10_LABELS, CIFAR10_MEAN, CIFAR
 from edgeresnet.cli import main
 from edgeresnet.evaluation import synthetic_images
 from edgeresnet.spec import PRECISIONS, ImageInput, ModelSpec
-from edgeresnet.training.model import PixelClassifier, build_resnet18
+from edgeresnet.training.model import build_resnet18
+from edgeresnet.training.pixels import PixelClassifier
 from edgeresnet.training.weights import save_weights
 from exporters.export import ExportedModel, export_models
 

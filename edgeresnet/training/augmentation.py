@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgeresnet.cifar10 import CIFAR10_MEAN, CIFAR10_STD
+from edgeresnet.preprocessing import Preprocessing
 
 
 def alternate_flips(first: Tensor, epoch: int) -> Tensor:
@@ -26,7 +26,7 @@ def crop_and_flip(images: Tensor, flips: Tensor, padding: int, generator: torch.
     The same as a random crop out of the reflect-padded image.
 
     Args:
-        images: uint8 (N, H, W, 3).
+        images: uint8 (N, H, W, C).
         flips: bool (N,).
         padding: Largest shift in pixels.
         generator: Source of the shifts.
@@ -43,9 +43,9 @@ def cut_out(images: Tensor, side: int, fill: Tensor, generator: torch.Generator)
     """Paint a square of ``side`` pixels at a random place of every image (DeVries and Taylor, arXiv:1708.04552).
 
     Args:
-        images: uint8 (N, H, W, 3).
+        images: uint8 (N, H, W, C).
         side: Side of the square; its centre may lie anywhere in the image, so parts may fall outside.
-        fill: uint8 (3,), the colour.
+        fill: uint8 (C,), the colour.
         generator: Source of the places.
     """
     count, height, width, _ = images.shape
@@ -59,14 +59,14 @@ def cut_out(images: Tensor, side: int, fill: Tensor, generator: torch.Generator)
     return torch.where(mask[..., None], fill, images)
 
 
-def normalization(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, float32 (3,) each, that ``normalize`` takes."""
-    return torch.tensor(CIFAR10_MEAN, device=device), torch.tensor(CIFAR10_STD, device=device)
+def normalization(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, float32 (C,) each, that ``normalize`` takes."""
+    return torch.tensor(preprocessing.mean, device=device), torch.tensor(preprocessing.std, device=device)
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor, size: int) -> Tensor:
-    """uint8 (N, H, W, 3) -> float32 (N, 3, size, size) in channels_last memory, normalized, resized with antialiasing."""
-    pixels = (images.permute(0, 3, 1, 2).float() / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    """uint8 (N, H, W, C) -> float32 (N, C, size, size) in channels_last memory, normalized, resized with antialiasing."""
+    pixels = (images.permute(0, 3, 1, 2).float() / 255 - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
     if pixels.shape[-1] != size:
         pixels = functional.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
     return pixels.contiguous(memory_format=torch.channels_last)

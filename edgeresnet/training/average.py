@@ -1,20 +1,20 @@
 """One network out of the weights that several runs delivered."""
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torchvision.models.resnet import ResNet
+from torch import Tensor, nn
 
 from edgeresnet.datasets import check_test_classes, hold_out, read_split
 from edgeresnet.errors import CheckpointError, DataError
+from edgeresnet.preprocessing import Preprocessing
 from edgeresnet.progress import Track, silent
 from edgeresnet.spec import Accuracy
 from edgeresnet.training.delivery import deliver
 from edgeresnet.training.loop import Evaluation, evaluate
-from edgeresnet.training.model import build_resnet18
 from edgeresnet.training.norms import estimate_norms
 from edgeresnet.training.weights import TrainedNetwork, load_weights
 
@@ -42,6 +42,7 @@ def average_weights(
     target: Path,
     *,
     validation_fraction: float,
+    network: str | None = None,
     report: Callable[[str], None] = lambda line: None,
     track: Track = silent,
 ) -> AveragedWeights:
@@ -56,6 +57,7 @@ def average_weights(
         data: Any layout that ``edgeresnet.datasets`` reads: the images that the runs were trained on.
         target: File to write.
         validation_fraction: Part of every class that the runs held out.
+        network: What the user names; needed where it is one of his own.
         report: Receives a line of text for each network.
         track: Progress reporter.
 
@@ -64,42 +66,45 @@ def average_weights(
             nothing is written then.
         DataError: If the data cannot be used or has other classes.
     """
-    networks = [load_weights(path) for path in sources]
+    networks = [load_weights(path, network) for path in sources]
     spec = networks[0].spec
-    for path, network in zip(sources, networks, strict=True):
-        if (network.spec.labels, network.spec.input) != (spec.labels, spec.input):
+    for path, trained in zip(sources, networks, strict=True):
+        if trained.spec.architecture != spec.architecture:
+            raise CheckpointError(f"{path}: holds a {trained.spec.architecture}, {sources[0]} a {spec.architecture}")
+        if (trained.spec.labels, trained.spec.input) != (spec.labels, spec.input):
             raise CheckpointError(f"{path}: has other classes or another image size than {sources[0]}")
+    preprocessing = Preprocessing(input=spec.input, mean=spec.mean, std=spec.std)
     images = read_split(data, "train", size=spec.input, track=track)
     if images.classes != spec.labels:
         raise DataError(f"{data}: its classes are not those of the weights")
     check_test_classes(data, images.classes)
     training, held_out = hold_out(images, validation_fraction)
 
-    def measure(name: str, network: torch.nn.Module) -> Evaluation:
-        measured = evaluate(network, held_out, spec.image_size, track=track)
+    def measure(name: str, module: nn.Module) -> Evaluation:
+        measured = evaluate(module, held_out, preprocessing, track=track)
         report(f"{name}: loss {measured.loss:.4f}, top-1 {measured.top1:.2%} on {len(held_out):,} held-out images")
         return measured
 
-    members = tuple(measure(str(path), network.model.network) for path, network in zip(sources, networks, strict=True))
+    members = tuple(measure(str(path), trained.model.network) for path, trained in zip(sources, networks, strict=True))
     mean = _average(networks)
-    estimate_norms(mean, training.images, spec.image_size, track=track)
+    estimate_norms(mean, training.images, preprocessing, track=track)
     average = measure("average", mean)
     if not average.loss < min(member.loss for member in members):
         raise CheckpointError(
             "the average is no better than its parts on the images that were held out; nothing was written; "
             "fix: average runs of which one began with the weights of the other (--init)"
         )
-    accuracy = deliver(mean.state_dict(), spec.labels, spec.image_size, data, target, report=report, track=track)
+    accuracy = deliver(mean.state_dict(), replace(spec, accuracy=None), data, target, report=report, track=track)
     return AveragedWeights(path=target, accuracy=accuracy, members=members, average=average)
 
 
-def _average(networks: Sequence[TrainedNetwork]) -> ResNet:
-    mean = build_resnet18(len(networks[0].spec.labels))
+def _average(networks: Sequence[TrainedNetwork]) -> nn.Module:
+    mean = copy.deepcopy(networks[0].model.network)
     states = [network.model.network.state_dict() for network in networks]
     mean.load_state_dict({name: _mean([state[name] for state in states]) for name in states[0]})
     return mean.eval().requires_grad_(False)
 
 
 def _mean(values: list[Tensor]) -> Tensor:
-    # Counters of seen batches are whole numbers, and nothing reads them.
+    # Whole numbers are counters of batches, which nothing reads, or tables that are the same in all.
     return torch.stack(values).mean(0) if values[0].is_floating_point() else values[0]

@@ -4,10 +4,10 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from edgeresnet.cifar10 import CIFAR10_SIZE
+from edgeresnet.cifar10 import CIFAR10_SIZE, NETWORK
 from edgeresnet.errors import CheckpointError
 
-# Four halvings between the stem and the last stage: below this the last stage has no pixel left to convolve.
+# Below this hardly anything is an image; a network may need more, and is tried.
 SMALLEST_SIZE: Final = 8
 
 
@@ -19,6 +19,7 @@ class TrainingConfig:
     Nesterov momentum, a linear warm-up and linear decay to zero, label smoothing, cutout and an average of the weights.
 
     Attributes:
+        network: What to train, one of ``networks.FORMS``.
         epochs: Passes over the training images.
         batch_size: Images per step.
         lr: Peak learning rate of SGD.
@@ -40,6 +41,7 @@ class TrainingConfig:
         init_sha256: Checksum of the weights file that the run begins with; empty for fresh weights.
     """
 
+    network: str = NETWORK
     epochs: int = 30
     batch_size: int = 128
     lr: float = 0.1
@@ -85,6 +87,12 @@ class TrainingConfig:
             sum(count for count, _ in self.small_sizes) < self.epochs and all(count >= 1 for count, _ in self.small_sizes),
             f"the stages at small sizes {self.small_sizes} must leave at least one of {self.epochs} epochs for {self.image_size}",
         )
+
+    @classmethod
+    def for_network(cls, network: str, image_size: int) -> "TrainingConfig":
+        """The recipe for another network: shifts and painted squares have the same share of its images."""
+        share = image_size / CIFAR10_SIZE
+        return cls(network=network, image_size=image_size, crop_padding=round(cls.crop_padding * share), cutout=round(cls.cutout * share))
 
     def size_at(self, epoch: int) -> int:
         """Image size that ``epoch`` trains at."""

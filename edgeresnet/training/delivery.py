@@ -2,24 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 from torch import Tensor
 
-from edgeresnet.cifar10 import ARCHITECTURE, CIFAR10_MEAN, CIFAR10_STD
 from edgeresnet.datasets import MissingSplitError, read_split
 from edgeresnet.errors import DataError
 from edgeresnet.evaluation import collect_logits, measure
 from edgeresnet.progress import Track
-from edgeresnet.spec import Accuracy, ImageInput, ModelSpec
+from edgeresnet.spec import Accuracy, ModelSpec
 from edgeresnet.training.weights import load_weights, save_weights
 
 
 def deliver(
     state: Mapping[str, Tensor],
-    classes: tuple[str, ...],
-    image_size: int,
+    spec: ModelSpec,
     data: Path,
     target: Path,
     *,
@@ -29,9 +26,8 @@ def deliver(
     """Write weights, and only then read the test split, once, and stamp the accuracy on it into them.
 
     Args:
-        state: State dictionary of ``build_resnet18``.
-        classes: Class names, in the order of the logits.
-        image_size: Height and width that the network is made for.
+        state: State dictionary of the network.
+        spec: Its description.
         data: Where the test split is.
         target: File to write.
         report: Receives a line of text if there is no test split.
@@ -43,26 +39,16 @@ def deliver(
     Raises:
         DataError: If the test split has other classes or cannot be read; the weights are complete then, but untested.
     """
-    spec = ModelSpec(
-        labels=classes,
-        input=ImageInput.of(image_size),
-        mean=CIFAR10_MEAN,
-        std=CIFAR10_STD,
-        architecture=ARCHITECTURE,
-        precision="fp32",
-        checkpoint_sha256="",
-        versions={name: version(name) for name in ("edgeresnet", "torch", "torchvision")},
-    )
     save_weights(target, state, spec)
     try:
-        test = read_split(data, "test", size=image_size, track=track)
+        test = read_split(data, "test", size=spec.input, track=track)
     except MissingSplitError:
         report("the data has no test split: the weights carry no accuracy")
         return None
-    if test.classes != classes:
+    if test.classes != spec.labels:
         raise DataError(f"{data}: the classes of the test split are not those of the training split; {target} is complete but untested")
     # Measured on what was stored: the weights rounded to half precision.
-    logits = collect_logits(load_weights(target), test.images, "measuring on the test split", track)
+    logits = collect_logits(load_weights(target, spec.architecture), test.images, "measuring on the test split", track)
     accuracy = measure(logits, test)
     save_weights(target, state, replace(spec, accuracy=accuracy))
     return accuracy

@@ -12,9 +12,12 @@ from torch.profiler import record_function
 
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import TrainingError
+from edgeresnet.evaluation import images_at_once
+from edgeresnet.preprocessing import Preprocessing
 from edgeresnet.progress import Track, silent
 from edgeresnet.training.augmentation import alternate_flips, crop_and_flip, cut_out, normalization, normalize
 from edgeresnet.training.config import TrainingConfig
+from edgeresnet.training.pixels import take_logits
 from edgeresnet.training.state import EpochRecord, TrainingState
 from edgeresnet.training.workers import Workers
 
@@ -22,6 +25,8 @@ from edgeresnet.training.workers import Workers
 PREPARE, FORWARD, BACKWARD, UPDATE = PARTS = ("prepare", "forward", "backward", "update")
 EVALUATION_BATCH = 256
 ALONE = Workers()
+# Beyond the numbers of the streams that order and augmentation take.
+CHANCE = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def train(
         TrainingError: If the loss is no number any more.
     """
     device = next(state.network.parameters()).device
-    statistics = normalization(device)
+    statistics = normalization(state.preprocessing, device)
     network = workers.wrap(state.network)
     images = torch.from_numpy(training.images)
     labels = torch.from_numpy(training.labels)
@@ -82,6 +87,8 @@ def train(
                 # Augmented as a whole, so that an image is changed in the same way however many processes there are.
                 inputs = normalize(workers.share(batch).to(device, non_blocking=True), *statistics, size)
                 targets = workers.share(labels[chosen]).to(device, non_blocking=True)
+            # What a network leaves to chance, such as dropout, follows from the step as well.
+            torch.manual_seed(_mix(config.seed, CHANCE + state.step) + workers.rank)
             loss, correct = _step(config, state, network, inputs, targets, config.lr_fraction_at(state.step, steps))
             loss, correct, stopping = workers.total(loss, correct, float(stop()))
             if not math.isfinite(loss):
@@ -94,7 +101,7 @@ def train(
             state.seconds += time.perf_counter() - started
             if stopping and state.step % steps_per_epoch:
                 return
-        measured = evaluate(state.average, validation, size, track=track) if workers.is_first else Evaluation(0.0, 0.0)
+        measured = evaluate(state.average, validation, state.preprocessing, size, track=track) if workers.is_first else Evaluation(0.0, 0.0)
         validation_loss, validation_top1 = workers.total(measured.loss, measured.top1)
         seen = steps_per_epoch * min(config.batch_size, len(training))
         record = EpochRecord(
@@ -117,16 +124,19 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, data: LabelledImages, size: int, *, track: Track = silent) -> Evaluation:
-    """Measure a network (normalized float in, logits out; in eval mode) on images resized to ``size``."""
+def evaluate(
+    network: nn.Module, data: LabelledImages, preprocessing: Preprocessing, size: int | None = None, *, track: Track = silent
+) -> Evaluation:
+    """Measure a network (normalized float in, logits out; in eval mode) on images resized to ``size``, if that is given."""
     network.eval()
     device = next(network.parameters()).device
-    statistics = normalization(device)
+    statistics = normalization(preprocessing, device)
     loss, correct = 0.0, 0
-    for start in track(range(0, len(data), EVALUATION_BATCH), "validating", math.ceil(len(data) / EVALUATION_BATCH)):
-        batch = torch.from_numpy(data.images[start : start + EVALUATION_BATCH]).to(device)
-        targets = torch.from_numpy(data.labels[start : start + EVALUATION_BATCH]).to(device)
-        logits = network(normalize(batch, *statistics, size))
+    count = images_at_once(EVALUATION_BATCH, data.images)
+    for start in track(range(0, len(data), count), "validating", math.ceil(len(data) / count)):
+        batch = torch.from_numpy(data.images[start : start + count]).to(device)
+        targets = torch.from_numpy(data.labels[start : start + count]).to(device)
+        logits = take_logits(network(normalize(batch, *statistics, size or data.images.shape[1])))
         loss += functional.cross_entropy(logits, targets, reduction="sum").item()
         correct += int((logits.argmax(1) == targets).sum())
     return Evaluation(loss / len(data), correct / len(data))
@@ -140,7 +150,7 @@ def _step(
         group["lr"] = lr_fraction * group["peak_lr"]
     with record_function(FORWARD):
         with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=config.amp):
-            logits = network(inputs)
+            logits = take_logits(network(inputs))
         logits = logits.float()
         loss = functional.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
     with record_function(BACKWARD):

@@ -1,6 +1,5 @@
-"""The ResNet-18 of the CIFAR literature, and the form in which it takes raw pixels."""
+"""The ResNet-18 of the CIFAR literature."""
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -30,24 +29,3 @@ class GlobalAverage(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features.mean((2, 3), keepdim=True)
-
-
-class PixelClassifier(nn.Module):
-    """A network with its normalization inside, from raw pixels to logits; what every export is compared with.
-
-    Input uint8 (N, H, W, 3) RGB, output float32 (N, classes).
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1))
-        self.register_buffer("scale", 1 / (255 * torch.tensor(std).view(3, 1, 1)))
-
-    def forward(self, images: Tensor) -> Tensor:
-        pixels = images.permute(0, 3, 1, 2).to(self.mean.dtype)
-        logits: Tensor = self.network((pixels - self.mean) * self.scale)
-        return logits

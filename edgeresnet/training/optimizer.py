@@ -6,7 +6,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from edgeresnet.errors import NetworkError
 from edgeresnet.training.config import TrainingConfig
+from edgeresnet.training.winograd import WinogradConv2d
 
 # A quintic that pulls singular values between 0 and 1 towards 1, steepest at 0, and how often it is applied (Jordan et al.,
 # "Muon: an optimizer for hidden layers in neural networks", 2024, kellerjordan.github.io/posts/muon).
@@ -19,10 +21,19 @@ def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.S
 
     Weight decay acts on convolution and linear weights only: on norms and biases it costs accuracy (arXiv:1812.01187). Filters
     that Muon updates have none, since their norm is fixed.
+
+    Raises:
+        NetworkError: If Muon is asked for and the network has no filters for it.
     """
     filters = [p for p in network.parameters() if p.ndim == 4]
     matrices = [p for p in network.parameters() if p.ndim == 2]
-    others = [p for p in network.parameters() if p.ndim == 1]
+    others = [p for p in network.parameters() if p.ndim not in (2, 4)]
+    if config.muon_lr:
+        fitting = _find_filters(network)
+        matrices = [p for p in network.parameters() if p.ndim in (2, 4) and p not in fitting]
+        filters = [p for p in filters if p in fitting]
+        if not filters:
+            raise NetworkError("Muon is for filters with a normalization behind them, and this network has none; fix: leave --muon-lr out")
     sgd: dict[str, Any] = {"peak_lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
     muon: dict[str, Any] = {"peak_lr": config.muon_lr, "momentum": 0.0, "weight_decay": 0.0, "muon_momentum": config.momentum}
     groups: list[dict[str, Any]] = [
@@ -31,6 +42,16 @@ def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.S
         {"params": others, **sgd, "weight_decay": 0.0},
     ]
     return Muon(groups, lr=config.lr, momentum=config.momentum, nesterov=True)
+
+
+def _find_filters(network: nn.Module) -> set[Tensor]:
+    """Filters of convolutions that see all channels and have no bias, since a normalization behind them has one: what Muon is for."""
+    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d | WinogradConv2d))
+    return {
+        convolution.weight
+        for convolution in convolutions
+        if isinstance(convolution, WinogradConv2d) or (convolution.bias is None and convolution.groups == 1)
+    }
 
 
 class Muon(torch.optim.SGD):

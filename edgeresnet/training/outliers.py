@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from edgeresnet.datasets import LabelledImages
+from edgeresnet.evaluation import images_at_once
 from edgeresnet.images import Pixels
+from edgeresnet.preprocessing import Preprocessing
 from edgeresnet.progress import Track, silent
 from edgeresnet.training.augmentation import normalization, normalize
 from edgeresnet.training.loop import EVALUATION_BATCH, evaluate
@@ -21,10 +23,10 @@ RATIO: Final = 10.0
 
 
 def silence_outliers(
-    network: ResNet,
+    network: nn.Module,
     images: Pixels,
     validation: LabelledImages,
-    size: int,
+    preprocessing: Preprocessing,
     *,
     report: Callable[[str], None] = lambda line: None,
     track: Track = silent,
@@ -37,25 +39,28 @@ def silence_outliers(
     30.0 to 45.5 dB below the logits.
 
     Args:
-        network: Normalized float in, logits out; in eval mode, with final normalization statistics.
-        images: Training images, uint8 (N, H, W, 3). A fixed choice of at most ``IMAGES`` of them is looked at.
+        network: Normalized float in, logits out; in eval mode, with final normalization statistics. Nothing happens to others than a
+            ResNet of basic blocks, whose stages add up what these norms scale.
+        images: Training images, uint8 (N, H, W, C) of the input's size. A fixed choice of at most ``IMAGES`` of them is looked at.
         validation: Images that were held out.
-        size: Height and width to resize both to.
+        preprocessing: Of the network.
         report: Receives a line of text for each stage that has outliers.
         track: Progress reporter.
     """
+    if not isinstance(network, ResNet) or not all(isinstance(block, BasicBlock) for block in network.layer1):
+        return
     sample = choose_images(images, IMAGES)
     # From the front to the back, since an outlier makes others behind it.
     for number, (stage, norms) in enumerate(_stages(network), start=1):
-        largest = _find_largest(network, stage, sample, size, track)
+        largest = _find_largest(network, stage, sample, preprocessing, track)
         outliers = (largest > RATIO * largest.median()).nonzero().flatten()
         if not len(outliers) or not largest.median():
             continue
-        before = evaluate(network, validation, size, track=track).loss
+        before = evaluate(network, validation, preprocessing, track=track).loss
         kept = [(norm, norm.weight[outliers].clone(), norm.bias[outliers].clone()) for norm in norms]
         for norm in norms:
             norm.weight[outliers] = norm.bias[outliers] = 0.0
-        after = evaluate(network, validation, size, track=track).loss
+        after = evaluate(network, validation, preprocessing, track=track).loss
         if after > before:
             for norm, weight, bias in kept:
                 norm.weight[outliers], norm.bias[outliers] = weight, bias
@@ -80,7 +85,7 @@ def _stages(network: ResNet) -> list[tuple[nn.Sequential, list[nn.BatchNorm2d]]]
 
 
 @torch.no_grad()
-def _find_largest(network: ResNet, stage: nn.Sequential, images: Pixels, size: int, track: Track) -> Tensor:
+def _find_largest(network: ResNet, stage: nn.Sequential, images: Pixels, preprocessing: Preprocessing, track: Track) -> Tensor:
     """Largest value of each channel of what a stage's blocks give."""
     found: list[Tensor] = []
 
@@ -89,10 +94,11 @@ def _find_largest(network: ResNet, stage: nn.Sequential, images: Pixels, size: i
 
     hooks = [block.register_forward_hook(look) for block in stage]
     device = next(network.parameters()).device
-    statistics = normalization(device)
-    starts = range(0, len(images), EVALUATION_BATCH)
+    statistics = normalization(preprocessing, device)
+    batch = images_at_once(EVALUATION_BATCH, images)
+    starts = range(0, len(images), batch)
     for start in track(starts, "looking for outliers", len(starts)):
-        network(normalize(torch.from_numpy(images[start : start + EVALUATION_BATCH]).to(device), *statistics, size))
+        network(normalize(torch.from_numpy(images[start : start + batch]).to(device), *statistics, images.shape[1]))
     for hook in hooks:
         hook.remove()
     return torch.stack(found).amax(0)

@@ -14,18 +14,22 @@ from types import FrameType
 import torch
 
 from edgeresnet.datasets import LabelledImages, check_test_classes, count_by_class, describe_content, hold_out, read_split
-from edgeresnet.errors import CheckpointError, CompilerError, DataError, ProviderError
+from edgeresnet.errors import CheckpointError, CompilerError, DataError, NetworkError, ProviderError
 from edgeresnet.files import replacing, write_text
+from edgeresnet.preprocessing import Preprocessing
 from edgeresnet.progress import Track, silent
-from edgeresnet.spec import Accuracy
+from edgeresnet.spec import LOGITS, Accuracy
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.delivery import deliver
 from edgeresnet.training.device import has_matrix_unit
 from edgeresnet.training.loop import ALONE, evaluate, train
+from edgeresnet.training.networks import Blueprint, find_network
 from edgeresnet.training.norms import estimate_norms
 from edgeresnet.training.outliers import silence_outliers
+from edgeresnet.training.pixels import try_network
 from edgeresnet.training.state import EpochRecord, TrainingState
-from edgeresnet.training.weights import TrainedNetwork, load_weights
+from edgeresnet.training.states import StateFile, read_state
+from edgeresnet.training.weights import describe_network, read_spec
 from edgeresnet.training.winograd import use_winograd
 from edgeresnet.training.workers import Workers
 
@@ -64,6 +68,7 @@ def run_training(
     device: torch.device,
     winograd: bool | None = None,
     init: Path | None = None,
+    network: str | None = None,
     workers: Workers = ALONE,
     report: Callable[[str], None] = lambda line: None,
     track: Track = silent,
@@ -82,7 +87,8 @@ def run_training(
         device: Where to train.
         winograd: Compute 3x3 convolutions by Winograd's algorithm, which takes a CPU and a C++ compiler. None for wherever it can
             and pays.
-        init: Weights that a new run begins with; their head is kept if it is for the same classes. Fresh weights if None.
+        init: Weights that a new run begins with, anybody's; their head is kept if it is for the same classes. Fresh weights if None.
+        network: What the user names, to resume a run of a network of his own: no file can have that imported.
         workers: The processes that share the work: all of them call this; the first one writes the files and reports.
         report: Receives a line of text for each noteworthy event.
         track: Progress reporter.
@@ -91,28 +97,31 @@ def run_training(
         DataError: If the data cannot be used, or its test split has other classes than the training split.
         TrainingError: If the loss is no number any more.
         CheckpointError: If there is a run in the folder already (new runs), or none (resuming), or it is of other images, or
-            ``init`` is not a weights file, or not the one that the settings name.
+            ``init`` is not a weights file, not of this network, or not the one that the settings name.
+        NetworkError: If there is no such network, or it does not take images of the sizes that the settings name.
+        MissingExtraError: If it is timm's and timm is not installed.
         CompilerError: If ``winograd`` was asked for and there is no compiler for it.
         ProviderError: If it was asked for where it cannot be: on a GPU, or in bfloat16 on a processor without AVX512-BF16.
     """
     state_path = output / STATE_FILE
     state: TrainingState | None = None
-    trained = load_weights(init) if init else None
+    beginning = read_state(init) if init else None
     if config is None:
-        state, config = TrainingState.load(state_path, device)
+        state, config = TrainingState.load(state_path, device, network)
     elif state_path.exists():
         raise CheckpointError(f"{output}: holds a run already; resume it (--resume) or choose another folder")
     else:
-        config = _name_beginning(config, trained)
-    images = read_split(data, "train", size=config.image_size, track=track)
+        config = _name_beginning(config, beginning)
+    blueprint = find_network(config.network)
+    preprocessing = blueprint.preprocess((config.image_size, config.image_size), "")
+    _try_sizes(blueprint, config, preprocessing)
+    images = read_split(data, "train", size=preprocessing.input, track=track)
     _check_training_data(images, data)
     content = describe_content(images)
     training, validation = hold_out(images, config.validation_fraction)
     if state is None:
-        state = TrainingState.new(config, images.classes, device)
+        state = _begin(config, images.classes, device, beginning, blueprint, report if workers.is_first else _say_nothing)
         state.data = content
-        if trained:
-            state.begin_from(trained)
     _check_same_data(state, images.classes, content, state_path)
     check_test_classes(data, images.classes)
     _check_division(config, training, workers)
@@ -140,11 +149,12 @@ def run_training(
             return TrainingResult(finished=False, epochs_done=epochs_done)
     if not workers.is_first:
         return TrainingResult(finished=True, epochs_done=epochs_done)
-    estimate_norms(state.average, training.images, config.image_size, track=track)
-    report(f"normalization estimated anew  validation {evaluate(state.average, validation, config.image_size).top1:.2%}")
-    silence_outliers(state.average, training.images, validation, config.image_size, report=report, track=track)
+    if estimate_norms(state.average, training.images, preprocessing, track=track):
+        report(f"normalization estimated anew  validation {evaluate(state.average, validation, preprocessing).top1:.2%}")
+    silence_outliers(state.average, training.images, validation, preprocessing, report=report, track=track)
     weights = output / WEIGHTS_FILE
-    accuracy = deliver(state.average.state_dict(), state.classes, config.image_size, data, weights, report=report, track=track)
+    spec = describe_network(blueprint, state.classes, preprocessing)
+    accuracy = deliver(state.average.state_dict(), spec, data, weights, report=report, track=track)
     return TrainingResult(finished=True, epochs_done=epochs_done, weights=weights, accuracy=accuracy)
 
 
@@ -188,9 +198,43 @@ def plot_history(history: list[EpochRecord], path: Path) -> None:
         figure.savefig(temporary, dpi=110, metadata={"Software": None})
 
 
-def _name_beginning(config: TrainingConfig, trained: TrainedNetwork | None) -> TrainingConfig:
+def _try_sizes(blueprint: Blueprint, config: TrainingConfig, preprocessing: Preprocessing) -> None:
+    """Make sure that a network takes every size that it will meet, before images are read."""
+    with torch.random.fork_rng(devices=[]):
+        network = blueprint.build(2)
+    for size in sorted({config.image_size, *(size for _, size in config.small_sizes)}, reverse=True):
+        pixels = replace(preprocessing, input=replace(preprocessing.input, height=size, width=size, frame=None))
+        _, output = try_network(network, pixels, config.network)
+        if output != LOGITS:
+            raise NetworkError(f"{config.network} ends in a softmax, and training needs logits; fix: leave the softmax out")
+
+
+def _begin(
+    config: TrainingConfig,
+    classes: tuple[str, ...],
+    device: torch.device,
+    beginning: StateFile | None,
+    blueprint: Blueprint,
+    report: Callable[[str], None],
+) -> TrainingState:
+    """The state of a new run, with the weights that it begins with."""
+    state = TrainingState.new(config, classes, device)
+    count, _ = try_network(state.network, state.preprocessing, config.network)
+    if count != len(classes):
+        raise NetworkError(f"{config.network} tells {count} classes apart, and the data has {len(classes)}")
+    if beginning is None:
+        return state
+    known = read_spec(beginning)
+    if known is not None and known.architecture != blueprint.name:
+        raise CheckpointError(f"{beginning.path}: holds {known.architecture!r}, and this run trains {blueprint.name!r}")
+    if not state.begin_from(beginning, known.labels if known else None, blueprint):
+        report(f"{beginning.path}: {'is for other classes' if known else 'does not say for which classes it is'}: the head begins fresh")
+    return state
+
+
+def _name_beginning(config: TrainingConfig, beginning: StateFile | None) -> TrainingConfig:
     """Settings that name the weights a run begins with. Those of a recipe must be the ones given."""
-    sha256 = trained.spec.checkpoint_sha256 if trained else ""
+    sha256 = beginning.sha256 if beginning else ""
     if config.init_sha256 not in ("", sha256):
         raise CheckpointError(f"the recipe begins from the weights with SHA-256 {config.init_sha256}: give that file (--init)")
     return replace(config, init_sha256=sha256)
@@ -241,7 +285,10 @@ def _choose_convolutions(
             raise
         report(f"{error}: all convolutions are PyTorch's, which is slower")
     else:
-        report(f"{count} convolutions by Winograd's algorithm")
+        if winograd and not count:
+            raise ProviderError(f"{config.network} has no convolution that Winograd's algorithm computes; fix: leave --winograd out")
+        if count:
+            report(f"{count} convolutions by Winograd's algorithm")
 
 
 def _say_nothing(line: str) -> None:

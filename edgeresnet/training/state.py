@@ -2,20 +2,21 @@
 
 import copy
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Final
 
 import torch
-from torchvision.models.resnet import ResNet
+from torch import nn
 
-from edgeresnet.errors import CheckpointError
+from edgeresnet.errors import CheckpointError, NetworkError
 from edgeresnet.files import replacing
+from edgeresnet.preprocessing import Preprocessing
 from edgeresnet.training.config import TrainingConfig
-from edgeresnet.training.model import build_resnet18
+from edgeresnet.training.networks import Blueprint, canonical, find_network, find_stored
 from edgeresnet.training.optimizer import build_optimizer
-from edgeresnet.training.weights import TrainedNetwork
+from edgeresnet.training.states import StateFile, find_head, load_state
 
 FORMAT: Final = "edgeresnet.training-state/3"
 
@@ -53,6 +54,7 @@ class TrainingState:
 
     Attributes:
         classes: Class names, in the order of the logits.
+        preprocessing: From an image to what the network computes on.
         network: The network being trained.
         average: Its exponential moving average, BatchNorm statistics included.
         optimizer: Over the parameters of ``network``.
@@ -65,8 +67,9 @@ class TrainingState:
     """
 
     classes: tuple[str, ...]
-    network: ResNet
-    average: ResNet
+    preprocessing: Preprocessing
+    network: nn.Module
+    average: nn.Module
     optimizer: torch.optim.SGD
     data: str = ""
     step: int = 0
@@ -77,21 +80,44 @@ class TrainingState:
 
     @classmethod
     def new(cls, config: TrainingConfig, classes: tuple[str, ...], device: torch.device) -> "TrainingState":
-        """Fresh weights, decided by the seed."""
+        """Fresh weights, decided by the seed.
+
+        Raises:
+            NetworkError: If there is no such network, or it does not do what the settings want.
+            MissingExtraError: If it is timm's and timm is not installed.
+        """
+        blueprint = find_network(config.network)
+        preprocessing = blueprint.preprocess((config.image_size, config.image_size), "")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            network = build_resnet18(len(classes))
+            network = blueprint.build(len(classes))
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # overload lacks the keyword
         average = copy.deepcopy(network).eval().requires_grad_(False)
-        return cls(classes=classes, network=network, average=average, optimizer=build_optimizer(network, config))
+        optimizer = build_optimizer(network, config)
+        return cls(classes=classes, preprocessing=preprocessing, network=network, average=average, optimizer=optimizer)
 
-    def begin_from(self, trained: TrainedNetwork) -> None:
-        """Take over trained weights; the head too if it is for the same classes in the same order, else it stays fresh."""
-        given = trained.model.network.state_dict()
-        if trained.spec.labels != self.classes:
-            given = {name: value for name, value in given.items() if not name.startswith("fc.")}
+    def begin_from(self, weights: StateFile, labels: tuple[str, ...] | None, blueprint: Blueprint) -> bool:
+        """Take over trained weights; the head too if it is for the same classes in the same order, else it stays fresh.
+
+        Args:
+            weights: Of this network.
+            labels: Classes that they are for; None where nobody knows.
+            blueprint: Of this network.
+
+        Returns:
+            Whether the head was taken over.
+
+        Raises:
+            CheckpointError: If they do not fit.
+        """
+        tensors = dict(weights.tensors)
+        own = self.network.state_dict()
+        if labels != self.classes:
+            head = find_head(blueprint, self.network, len(self.classes))
+            tensors |= {name: own[name] for name in head}
         for network in (self.network, self.average):
-            network.load_state_dict(given, strict=False)
+            load_state(network, replace(weights, tensors=tensors), blueprint.name)
+        return labels == self.classes
 
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
@@ -124,11 +150,18 @@ class TrainingState:
             torch.save(content, temporary)
 
     @classmethod
-    def load(cls, path: Path, device: torch.device) -> tuple["TrainingState", TrainingConfig]:
+    def load(cls, path: Path, device: torch.device, network: str | None = None) -> tuple["TrainingState", TrainingConfig]:
         """Read a state back, with the settings of its run.
 
+        Args:
+            path: The file.
+            device: Where to train.
+            network: What the user names; needed where it is one of his own, which no file can have imported.
+
         Raises:
-            CheckpointError: If the file is missing, broken or something else.
+            CheckpointError: If the file is missing, broken or something else, or of another network than named.
+            NetworkError: If its network cannot be built.
+            MissingExtraError: If it is timm's and timm is not installed.
         """
         if not path.is_file():
             raise CheckpointError(f"{path}: no training state to resume from")
@@ -137,6 +170,7 @@ class TrainingState:
             if content["format"] != FORMAT:
                 raise CheckpointError(f"{path}: has format {content['format']!r}, this release reads {FORMAT!r}")
             config = TrainingConfig.from_json(content["config"])
+            find_stored(canonical(config.network), network, str(path))
             state = cls.new(config, tuple(content["classes"]), device)
             state.network.load_state_dict(content["network"])
             state.average.load_state_dict(content["average"])
@@ -145,7 +179,7 @@ class TrainingState:
             state.step, state.loss_sum = content["step"], content["loss_sum"]
             state.correct, state.seconds = content["correct"], content["seconds"]
             state.history = [EpochRecord(**record) for record in content["history"]]
-        except CheckpointError:
+        except (CheckpointError, NetworkError):
             raise
         # torch.load raises whatever its pickle or zip reader meets in a broken file.
         except (

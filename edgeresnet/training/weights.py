@@ -1,34 +1,37 @@
-"""Trained weights as a safetensors file that says what network they are."""
+"""Trained weights: ours, a safetensors file that says what network they are, and anybody's, of a network that the user names."""
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
-from torchvision.models.resnet import ResNet
+from torch import Tensor, nn
 
-from edgeresnet.cifar10 import ARCHITECTURE
 from edgeresnet.errors import CheckpointError, ModelFormatError
 from edgeresnet.files import replacing
 from edgeresnet.images import Pixels
-from edgeresnet.spec import ModelSpec
-from edgeresnet.training.model import PixelClassifier, build_resnet18
+from edgeresnet.preprocessing import Changes, Preprocessing
+from edgeresnet.session import to_logits
+from edgeresnet.spec import PREFIX, ModelSpec
+from edgeresnet.training.networks import Blueprint, find_network, find_stored
+from edgeresnet.training.pixels import PixelClassifier, try_network
+from edgeresnet.training.states import StateFile, count_classes, load_state, read_state
+
+AS_IT_IS = Changes()
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedNetwork:
-    """A network read from a weights file.
+    """A network with its weights.
 
     Attributes:
-        model: From uint8 (N, H, W, 3) to logits, in float32 and eval mode: the original that exports are compared with.
-        spec: What the file says of it; ``precision`` is that of the PyTorch original, ``fp32``.
+        model: From uint8 (N, H, W, C) to what the network gives, in float32 and eval mode: the original that exports are compared with.
+        spec: Its description; ``precision`` is that of the PyTorch original, ``fp32``.
         size_bytes: Size of the weights file.
     """
 
@@ -38,8 +41,8 @@ class TrainedNetwork:
 
     @torch.inference_mode()
     def logits(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Run the network on uint8 (N, size, size, 3) RGB; the result is float32 (N, classes)."""
-        return np.asarray(self.model(torch.from_numpy(pixels)))
+        """Run the network on uint8 (N, H, W, C); the result is float32 (N, classes), of probabilities their logarithms."""
+        return to_logits(np.asarray(self.model(torch.from_numpy(pixels))), self.spec)
 
 
 def bundled_weights() -> Path:
@@ -48,8 +51,24 @@ def bundled_weights() -> Path:
 
 
 def round_to_half(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights as the file will hold them: float16, integers (counters) left out."""
-    return {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in state.items() if value.is_floating_point()}
+    """The weights as the file will hold them: float16 where that has their range; whole numbers (counters) are left out."""
+    return {name: _round(value.detach().cpu()).contiguous() for name, value in state.items() if value.is_floating_point()}
+
+
+def describe_network(
+    blueprint: Blueprint, labels: tuple[str, ...], preprocessing: Preprocessing, *, sha256: str = "", output: str = "logits"
+) -> ModelSpec:
+    """Description of a network in PyTorch, made with the libraries that are installed."""
+    packages = ("edgeresnet", "torch", "torchvision", *(("timm",) if blueprint.name.startswith("timm:") else ()))
+    return ModelSpec(
+        labels=labels,
+        **vars(preprocessing),
+        output=output,
+        architecture=blueprint.name,
+        precision="fp32",
+        checkpoint_sha256=sha256,
+        versions={name: version(name) for name in packages},
+    )
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], spec: ModelSpec) -> None:
@@ -57,45 +76,95 @@ def save_weights(path: Path, state: Mapping[str, Tensor], spec: ModelSpec) -> No
 
     Args:
         path: Target file.
-        state: State dictionary of ``build_resnet18``.
+        state: State dictionary of the network that ``spec`` names.
         spec: Its description; the checksum in it is ignored, since it is that of the file itself.
     """
     with replacing(path) as temporary:
         save_file(round_to_half(state), temporary, metadata=spec.to_metadata())
 
 
-def load_weights(path: Path) -> TrainedNetwork:
-    """Read a weights file.
+def load_weights(
+    path: Path, network: str | None = None, *, labels: tuple[str, ...] | None = None, changes: Changes = AS_IT_IS
+) -> TrainedNetwork:
+    """Read a weights file: ours, which says what network it is, or anybody's for the network that the user names.
+
+    Args:
+        path: safetensors, or a state dictionary that torch.save wrote.
+        network: What the user names; None for what the file says.
+        labels: Names of the classes, in the order of the outputs; None for those in the file, or the network's usual ones.
+        changes: What the user says of the preprocessing.
 
     Raises:
-        CheckpointError: If there is no such file, it is not ours, or the network does not fit it.
+        CheckpointError: If there is no such file, nobody says what network it is, or the weights do not fit that.
+        NetworkError: If there is no such network, or it takes no images of that size.
+        MissingExtraError: If the network is timm's and timm is not installed.
+        ValueError: If ``changes`` make no sense for it.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such weights file")
+    state = read_state(path)
+    known = read_spec(state)
+    if known is not None:
+        blueprint = find_stored(known.architecture, network, str(path))
+        return _load_own(state, known, blueprint, labels, changes)
+    if network is None:
+        raise CheckpointError(f"{path}: these weights do not say what they are; fix: name their network with --network")
+    return _load_foreign(state, find_network(network), labels, changes)
+
+
+def _load_own(state: StateFile, known: ModelSpec, blueprint: Blueprint, labels: tuple[str, ...] | None, changes: Changes) -> TrainedNetwork:
+    former = Preprocessing(input=known.input, mean=known.mean, std=known.std)
+    preprocessing = changes.apply(former)
+    labels = _check_count(labels, len(known.labels), state.path) or known.labels
+    accuracy = known.accuracy if preprocessing == former else None
+    module = blueprint.build(len(labels))
+    load_state(module, state, blueprint.name)
+    try_network(module, preprocessing, blueprint.name)
+    return _finish(module, replace(known, labels=labels, **vars(preprocessing), accuracy=accuracy), state)
+
+
+def _load_foreign(state: StateFile, blueprint: Blueprint, labels: tuple[str, ...] | None, changes: Changes) -> TrainedNetwork:
+    if not blueprint.tells_normalization and not changes.normalizes:
+        raise CheckpointError(
+            f"{state.path}: neither the file nor {blueprint.name} says how pixels were normalized; "
+            "fix: --mean and --std, or --preset imagenet"
+        )
+    preprocessing = changes.apply(blueprint.preprocess(changes.size, state.sha256))
+    module = blueprint.build(len(labels) if labels else count_classes(blueprint, state))
+    load_state(module, state, blueprint.name)
+    classes, output = try_network(module, preprocessing, blueprint.name)
+    names = _check_count(labels, classes, state.path) or (blueprint.labels if len(blueprint.labels) == classes else number_labels(classes))
+    return _finish(module, describe_network(blueprint, names, preprocessing, sha256=state.sha256, output=output), state)
+
+
+def _finish(module: nn.Module, spec: ModelSpec, state: StateFile) -> TrainedNetwork:
+    return TrainedNetwork(model=PixelClassifier(module, spec.mean, spec.std).eval(), spec=spec, size_bytes=state.size_bytes)
+
+
+def number_labels(classes: int) -> tuple[str, ...]:
+    """Names for classes of which nobody knows any."""
+    return tuple(f"class {number}" for number in range(classes))
+
+
+def read_spec(state: StateFile) -> ModelSpec | None:
+    """What a file of ours says; None if it is not one of ours.
+
+    Raises:
+        CheckpointError: If what it says is broken.
+    """
+    if PREFIX + "format_version" not in state.metadata:
+        return None
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  # not a mapping
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file ({error}); weights come from `edgeresnet train`") from error
-    content = path.read_bytes()
-    metadata["edgeresnet.checkpoint_sha256"] = hashlib.sha256(content).hexdigest()
-    try:
-        spec = ModelSpec.from_metadata(metadata)
+        return ModelSpec.from_metadata({**state.metadata, f"{PREFIX}checkpoint_sha256": state.sha256})
     except ModelFormatError as error:
-        raise CheckpointError(f"{path}: these weights do not say what they are ({error})") from error
-    if spec.architecture != ARCHITECTURE:
-        raise CheckpointError(f"{path}: holds a {spec.architecture!r}, this release knows {ARCHITECTURE!r}")
-    network = build_resnet18(len(spec.labels))
-    _load_state(network, state, path)
-    return TrainedNetwork(model=PixelClassifier(network, spec.mean, spec.std).eval(), spec=spec, size_bytes=len(content))
+        raise CheckpointError(f"{state.path}: these weights do not say what they are ({error})") from error
 
 
-def _load_state(network: ResNet, state: dict[str, Tensor], path: Path) -> None:
-    # Counters of seen batches are not stored: nothing reads them with a fixed momentum.
-    state |= {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"{path}: the weights do not fit a {ARCHITECTURE} ({reason})") from error
+def _check_count(labels: tuple[str, ...] | None, classes: int, path: Path) -> tuple[str, ...] | None:
+    if labels is not None and len(labels) != classes:
+        raise CheckpointError(f"{path}: the network tells {classes} classes apart, and there are {len(labels)} labels")
+    return labels
+
+
+def _round(value: Tensor) -> Tensor:
+    """float16, unless a number is too large for it: a BatchNorm's variance may be beyond 65,504."""
+    half = value.to(torch.float16)
+    return half if bool(torch.isfinite(half).all()) else value.float()

@@ -4,6 +4,8 @@ import torch
 
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.evaluation import synthetic_images
+from edgeresnet.preprocessing import Preprocessing
+from edgeresnet.spec import ImageInput
 from edgeresnet.training.augmentation import normalization, normalize
 from edgeresnet.training.model import build_resnet18
 from edgeresnet.training.norms import estimate_norms
@@ -11,10 +13,11 @@ from edgeresnet.training.outliers import silence_outliers
 
 IMAGES = synthetic_images(16, 32)
 CHANNEL = 5
+PREPROCESSING = Preprocessing(input=ImageInput.of(16), mean=(0.5, 0.45, 0.4), std=(0.25, 0.24, 0.26))
 
 
 def run(network):
-    return network(normalize(torch.from_numpy(IMAGES), *normalization(torch.device("cpu")), 16))
+    return network(normalize(torch.from_numpy(IMAGES), *normalization(PREPROCESSING, torch.device("cpu")), 16))
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def network():
     network = build_resnet18(4)
     for block in [*network.layer1, *network.layer2, *network.layer3, *network.layer4]:
         torch.nn.init.ones_(block.bn2.weight)
-    estimate_norms(network.requires_grad_(False), IMAGES, 16)
+    estimate_norms(network.requires_grad_(False), IMAGES, PREPROCESSING)
     network.bn1.weight[CHANNEL] = 500.0
     return network
 
@@ -44,7 +47,7 @@ def read_channel(network, factor):
 def test_an_outlier_that_nothing_depends_on_is_silenced(network):
     read_channel(network, 0.0)
     before, lines = run(network), []
-    silence_outliers(network, IMAGES, label(network), 16, report=lines.append)
+    silence_outliers(network, IMAGES, label(network), PREPROCESSING, report=lines.append)
     assert torch.equal(run(network), before)
     assert len(lines) == 1
     assert lines[0].startswith("stage 1: 1 of 64 channels")
@@ -58,7 +61,7 @@ def test_an_outlier_that_tells_something_is_kept(network):
     read_channel(network, 0.01)
     before, lines = network.state_dict(), []
     before = {name: value.clone() for name, value in before.items()}
-    silence_outliers(network, IMAGES, label(network), 16, report=lines.append)
+    silence_outliers(network, IMAGES, label(network), PREPROCESSING, report=lines.append)
     assert lines
     assert all(line.endswith("kept") for line in lines)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -68,6 +71,6 @@ def test_a_network_without_outliers_stays_as_it_is(network):
     network.bn1.weight[CHANNEL] = 1.0
     before = {name: value.clone() for name, value in network.state_dict().items()}
     lines = []
-    silence_outliers(network, IMAGES, label(network), 16, report=lines.append)
+    silence_outliers(network, IMAGES, label(network), PREPROCESSING, report=lines.append)
     assert not lines
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
