@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from edgeresnet.spec import CROP, ImageInput
+from edgeresnet.spec import CROP, LETTERBOX, ImageInput
 
 # Of ImageNet's training images, RGB, as everybody rounds them; and the part of the shorter side that its evaluation shows: 224 of 256.
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
@@ -50,7 +50,7 @@ class Changes:
         mean: Of the channels; one number is for all of them.
         std: Likewise.
         fit: One of ``spec.FITS``.
-        resize: Length of the shorter side before a crop.
+        resize: Length of the sides, for a crop of the shorter one, before the centre is cut out.
         filter: One of ``spec.FILTERS``.
     """
 
@@ -87,8 +87,8 @@ def _fit(known: ImageInput, given: dict[str, Any]) -> ImageInput:
     height, width = given.get("size", (known.height, known.width))
     fit = given.get("fit", known.fit)
     if "resize" in given:
-        if fit != CROP:
-            raise ValueError(f"resize is the shorter side before a crop, and the fit is {fit}")
+        if fit == LETTERBOX:
+            raise ValueError("resize is the size before the centre is cut out, and a letterbox shows the whole image")
         if given["resize"] < min(height, width):
             raise ValueError(f"resize must be at least the input's shorter side, {min(height, width)}, not {given['resize']}")
         frame: tuple[int, int] | None = (given["resize"], given["resize"])

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from edgeresnet.errors import DataError
 from edgeresnet.evaluation import synthetic_images
 from edgeresnet.images import SUFFIXES, Pixels, to_pixels
-from exporters.foreign.inputs import ImageInput
+from exporters.foreign.inputs import ImageTensor
 
 # Of each kind. A unit's error and signal are estimated from so many images: with 8, chance alone makes the worst of 1,000 units 14 dB
 # worse than the average, with 16 it is 9 dB.
@@ -44,7 +44,7 @@ class Probe:
         return sum(map(len, self.calls))
 
 
-def generate_probes(image: ImageInput, count: int = IMAGES) -> tuple[Probe, ...]:
+def generate_probes(image: ImageTensor, count: int = IMAGES) -> tuple[Probe, ...]:
     """Generated images of several kinds: coloured shapes, and thin strokes as of text; floats in each range that is customary.
 
     Args:
@@ -62,7 +62,7 @@ def generate_probes(image: ImageInput, count: int = IMAGES) -> tuple[Probe, ...]
     )
 
 
-def load_probes(image: ImageInput, folder: Path) -> tuple[Probe, ...]:
+def load_probes(image: ImageTensor, folder: Path) -> tuple[Probe, ...]:
     """The images of a folder, stretched to the model's size; floats in each range that is customary.
 
     At most ``FOLDER_IMAGES`` are taken, evenly from all.
@@ -82,7 +82,7 @@ def load_probes(image: ImageInput, folder: Path) -> tuple[Probe, ...]:
     return tuple(_probe(image, pixels, name, form) for form in (NORMALIZED, SHARES, NUMBERS))
 
 
-def _probe(image: ImageInput, pixels: Pixels, name: str, form: str = "") -> Probe:
+def _probe(image: ImageTensor, pixels: Pixels, name: str, form: str = "") -> Probe:
     """Calls of as many images as the model takes; where it takes any number, single ones and one of three."""
     values: NDArray[Any] = pixels
     if form:
@@ -112,15 +112,15 @@ def _with_channels(images: NDArray[Any], channels: int) -> NDArray[Any]:
     return coloured
 
 
-def _fit(pixels: Pixels, image: ImageInput) -> Pixels:
+def _fit(pixels: Pixels, image: ImageTensor) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize((image.width, image.height), Image.Resampling.BILINEAR))
 
 
-def _draw_shapes(image: ImageInput, count: int) -> Pixels:
+def _draw_shapes(image: ImageTensor, count: int) -> Pixels:
     return synthetic_images(max(image.height, image.width), count, seed=1)[:, : image.height, : image.width]
 
 
-def _draw_strokes(image: ImageInput, count: int) -> Pixels:
+def _draw_strokes(image: ImageTensor, count: int) -> Pixels:
     """Dark strokes on bright ground, and the other way round."""
     generator = np.random.default_rng(2)
     return np.stack([_draw(generator, image.width, image.height, dark=bool(i % 2)) for i in range(count)])

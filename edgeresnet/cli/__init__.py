@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "train": "Train the network on CIFAR-10 or on a folder of images.",
     "average": "Average the weights of several runs into better ones.",
     "export": "Convert trained weights to ONNX, FP32 and INT8, and verify them.",
+    "adopt": "Take in any ONNX classifier: described, pixels in, proven equal.",
     "quantize": "Quantize any CNN in ONNX form to dynamic INT8.",
     "bench": "Measure latency and accuracy beside the PyTorch original.",
     "tune": "Find the fastest way to run a network on this machine.",

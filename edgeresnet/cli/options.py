@@ -37,6 +37,27 @@ checkpoint_option: Final[Decorator] = click.option(
     help="Weights of the PyTorch original that the models were made from. [default: the bundled weights]",
 )
 
+
+def _parse_fixed(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Values of inputs from ``NAME=VALUE``; a name may have equals signs in it, a number has none."""
+    fixed = {}
+    for value in values:
+        name, separator, number = value.rpartition("=")
+        if not separator or not name:
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE", context, parameter)
+        fixed[name] = number
+    return fixed
+
+
+fixed_inputs_option: Final[Decorator] = click.option(
+    "--input",
+    "fixed",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_parse_fixed,
+    help="Make an input of the model that is not the images constant; repeatable.",
+)
+
 _TARGET_OPTIONS: Final[tuple[Decorator, ...]] = (
     click.option(
         "--provider",

@@ -46,7 +46,12 @@ _OPTIONS: Final[tuple[Decorator, ...]] = (
         type=click.Choice(FITS),
         help="How an image of another shape is fitted: stretched, its centre cut out, or whole with borders.",
     ),
-    click.option("--resize", type=click.IntRange(min=1), metavar="N", help="Shorter side before a crop. [default: the size over 0.875]"),
+    click.option(
+        "--resize",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Size before the centre is cut out: of the shorter side for a crop [default: the size over 0.875], of both if stretched.",
+    ),
     click.option("--filter", type=click.Choice(FILTERS), help="By which images are resized."),
 )
 

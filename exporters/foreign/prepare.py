@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from edgeresnet.errors import EdgeResNetError, ExportError
-from exporters.foreign.inputs import ImageInput, bind_inputs, set_batch
+from exporters.foreign.inputs import ImageTensor, bind_inputs, set_batch
 from exporters.foreign.opset import raise_opset
 from exporters.foreign.precision import is_half, widen
 from exporters.foreign.reading import read_model
@@ -46,18 +47,21 @@ class PreparedModel:
     path: Path
     model: onnx.ModelProto
     source: bytes
-    image_input: ImageInput
+    image_input: ImageTensor
     outputs: tuple[str, ...]
     half: bool
 
 
-def prepare(path: Path, *, size: tuple[int, int] | None = None, fixed: Mapping[str, str | float] | None = None) -> PreparedModel:
+def prepare(
+    path: Path, *, size: tuple[int, int] | None = None, fixed: Mapping[str, str | float] | None = None, open_batch: bool = False
+) -> PreparedModel:
     """Read anybody's ONNX file and make its graph plain, with the same answers: that is checked on generated images.
 
     Args:
         path: The model, with the files that it keeps tensors in beside it.
         size: Height and width of the images, for a model that leaves them open.
         fixed: Value of each input that is not the images.
+        open_batch: Let the model take any number of images though it declares one, if it answers several as it answers each.
 
     Raises:
         ModelNotFoundError: If there is no such file, or a side file is missing.
@@ -67,6 +71,8 @@ def prepare(path: Path, *, size: tuple[int, int] | None = None, fixed: Mapping[s
     source = read_model(path)
     try:
         image = bind_inputs(source, size=size, fixed=fixed or {})
+        if open_batch and image.batch is not None:
+            source, image = _open_batch(source, image)
         image = _find_batch(source, image)
         model = _make_plain(source)
         _check_same(source, model, image)
@@ -82,7 +88,7 @@ def prepare(path: Path, *, size: tuple[int, int] | None = None, fixed: Mapping[s
     )
 
 
-def _find_batch(source: onnx.ModelProto, image: ImageInput) -> ImageInput:
+def _find_batch(source: onnx.ModelProto, image: ImageTensor) -> ImageTensor:
     """An open batch may be an empty promise: with a Reshape to one image inside, only one can be run, and that is then its batch."""
     session = open_session(source.SerializeToString())
     if image.batch is not None:
@@ -99,6 +105,27 @@ def _find_batch(source: onnx.ModelProto, image: ImageInput) -> ImageInput:
         return image
     set_batch(source, image, 1)
     return replace(image, batch=1)
+
+
+def _open_batch(source: onnx.ModelProto, image: ImageTensor) -> tuple[onnx.ModelProto, ImageTensor]:
+    """The model with an open batch, if that is more than an empty promise; else as it is."""
+    opened, wanted = onnx.ModelProto(), replace(image, batch=None)
+    opened.CopyFrom(source)
+    set_batch(opened, wanted, None)
+    for value in (*opened.graph.output, *opened.graph.value_info):
+        value.type.tensor_type.ClearField("shape")
+    images = np.concatenate(generate_probes(image, 3 * (image.batch or 1))[0].calls)
+    try:
+        session = open_session(opened.SerializeToString())
+        together = run_session(session, {image.name: images})
+        apart = [run_session(session, {image.name: images[i : i + 1]}) for i in range(len(images))]
+    except ExportError:
+        return source, image
+    for name, answer in together.items():
+        single = np.concatenate([answers[name] for answers in apart]) if answer.ndim else answer
+        if single.shape != answer.shape or not np.allclose(single, answer, rtol=1e-4, atol=1e-4 * float(np.abs(answer).max())):
+            return source, image
+    return opened, wanted
 
 
 def _make_plain(source: onnx.ModelProto) -> onnx.ModelProto:
@@ -132,7 +159,7 @@ def _forget_shapes(model: ir.Model) -> None:
             value.shape = None
 
 
-def _check_same(source: onnx.ModelProto, model: onnx.ModelProto, image: ImageInput) -> None:
+def _check_same(source: onnx.ModelProto, model: onnx.ModelProto, image: ImageTensor) -> None:
     probes = generate_probes(image, CHECK_IMAGES * (image.batch or 1))
     original = collect_answers(source.SerializeToString(), image.name, probes)
     proof = compare_answers(original, collect_answers(model.SerializeToString(), image.name, probes), probes)

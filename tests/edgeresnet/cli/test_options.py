@@ -274,6 +274,11 @@ TESTED = {
     "eval": {*TARGET_OPTIONS, "--data", "--limit", "--batch-size", "--original", "--no-original", "--format"},
     "predict": {*TARGET_OPTIONS, "--model", "--top", "--format"},
     "verify": {*TARGET_OPTIONS, "--format"},
+    # In tests/exporters/test_adopt.py.
+    "adopt": {
+        *("--output", "--labels", "--preset", "--size", "--mean", "--std", "--fit", "--resize", "--filter", "--pixel-range", "--bgr"),
+        *("--input", "--format"),
+    },
     "info": {"--format"},
     "doctor": {"--provider", "--format"},
 }

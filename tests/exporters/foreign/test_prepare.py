@@ -4,7 +4,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeresnet.errors import ExportError, ModelFormatError, ModelNotFoundError
-from exporters.foreign.inputs import ImageInput
+from exporters.foreign.inputs import ImageTensor
 from exporters.foreign.prepare import prepare
 
 FLOAT = TensorProto.FLOAT
@@ -37,7 +37,7 @@ def operators(result):
 
 def test_a_plain_network_is_described(prepared, graphs):
     result = prepared(graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], graphs.TRUNK))
-    assert result.image_input == ImageInput(name="x", element_type="float32", layout="NCHW", channels=3, height=24, width=24, batch=None)
+    assert result.image_input == ImageTensor(name="x", element_type="float32", layout="NCHW", channels=3, height=24, width=24, batch=None)
     assert (result.outputs, result.half) == (("y",), False)
 
 
