@@ -1,6 +1,7 @@
 """Labelled images from class folders, archives of them, or torchvision's CIFAR-10 -> uint8 NHWC arrays and labels."""
 
 import lzma
+import math
 import pickle
 import tarfile
 import zipfile
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from edgeresnet.cifar10 import CIFAR10_LABELS, CIFAR10_SIZE
 from edgeresnet.errors import DataError, ImageError
 from edgeresnet.images import SUFFIXES, Pixels, to_pixels
+from edgeresnet.machine import available_memory
 from edgeresnet.progress import Track, silent
 from edgeresnet.spec import ImageInput
 
@@ -94,6 +96,7 @@ def read_split(
     classes = tuple(sorted({entry.label for entry in entries}))
     if limit is not None:
         entries = [entries[i] for i in _spread(len(entries), limit)]
+    check_memory(len(entries), wanted, str(data))
     images = np.empty((len(entries), *wanted.shape), np.uint8)
     for i, entry in enumerate(track(entries, f"reading {split} images")):
         try:
@@ -103,6 +106,20 @@ def read_split(
     index = {label: i for i, label in enumerate(classes)}
     labels = np.array([index[entry.label] for entry in entries], np.int64)
     return LabelledImages(images=images, labels=labels, classes=classes, name=_describe(data, split, classes, entries))
+
+
+def check_memory(count: int, size: ImageInput, where: str) -> None:
+    """Make sure that images, which are held as they are, fit into what memory is free.
+
+    Raises:
+        DataError: If they do not.
+    """
+    needed, available = count * math.prod(size.shape), available_memory()
+    if available is not None and needed > available:
+        raise DataError(
+            f"{where}: {count:,} images of {size.height} x {size.width} take {needed / 1e9:.1f} GB, and {available / 1e9:.1f} GB of memory "
+            "are free; fix: smaller images (--image-size) or fewer of them"
+        )
 
 
 def hold_out(data: LabelledImages, fraction: float) -> tuple[LabelledImages, LabelledImages]:
@@ -226,7 +243,10 @@ def _read_torchvision_cifar10(folder: Path, split: str, wanted: ImageInput, trac
         raise DataError(f"{folder / file}: cannot be read as a CIFAR-10 batch ({error}); fix: download it again") from error
     images = np.concatenate(pixels)
     if wanted != ImageInput.of(CIFAR10_SIZE):
-        images = np.stack([to_pixels(image, wanted) for image in track(images, f"resizing {split} images")])
+        check_memory(len(images), wanted, str(folder))
+        originals, images = images, np.empty((len(images), *wanted.shape), np.uint8)
+        for i, image in enumerate(track(originals, f"resizing {split} images")):
+            images[i] = to_pixels(image, wanted)
     return LabelledImages(images=images, labels=np.array(labels, np.int64), classes=CIFAR10_LABELS, name=f"CIFAR-10 {split} set")
 
 

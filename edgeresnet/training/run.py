@@ -13,7 +13,7 @@ from types import FrameType
 
 import torch
 
-from edgeresnet.datasets import LabelledImages, count_by_class, hold_out, read_split
+from edgeresnet.datasets import LabelledImages, check_memory, count_by_class, hold_out, read_split
 from edgeresnet.errors import CheckpointError, CompilerError, DataError, NetworkError, ProviderError
 from edgeresnet.files import replacing, write_text
 from edgeresnet.preprocessing import Preprocessing
@@ -116,6 +116,8 @@ def run_training(
     _try_sizes(blueprint, config, preprocessing)
     images = read_split(data, "train", size=preprocessing.input, track=track)
     _check_training_data(images, data)
+    # Both parts are copies.
+    check_memory(len(images), preprocessing.input, str(data))
     training, validation = hold_out(images, config.validation_fraction)
     if state is None:
         state = _begin(config, images.classes, device, beginning, blueprint, report if workers.is_first else _say_nothing)
