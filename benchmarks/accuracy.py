@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.subjects import OnnxSubject, OriginalSubject, check_same_weights
+from benchmarks.subjects import OnnxSubject, OriginalSubject, check_same_weights, collect_answers
 from edgeresnet.datasets import LabelledImages
-from edgeresnet.evaluation import Logits, Parity, check_classes, collect_logits, compare_logits, top1
+from edgeresnet.evaluation import Logits, Parity, collect_logits, compare_logits, match_classes, top1, top5
 from edgeresnet.progress import Track, silent
 
 
@@ -23,8 +23,10 @@ class AccuracyReport:
         data: Name of the images.
         count: Number of them.
         top1: Fraction that is right, 0 to 1.
+        top5: Fraction whose class is among the five most likely; None where there are no more than five.
         top1_interval95: 95 % confidence interval of ``top1`` (Wilson).
-        parity_with_original: Comparison with the PyTorch original, or None without it.
+        original: File name of the original, weights or an ONNX file; None without one.
+        parity_with_original: Comparison with it, or None.
         per_class: Fraction of each class that is right; None for a class without images.
         confusion: Counts, rows the true class, columns the predicted one, in the order of ``per_class``.
     """
@@ -35,7 +37,9 @@ class AccuracyReport:
     data: str
     count: int
     top1: float
+    top5: float | None
     top1_interval95: tuple[float, float]
+    original: str | None
     parity_with_original: Parity | None
     per_class: Mapping[str, float | None]
     confusion: list[list[int]]
@@ -43,7 +47,7 @@ class AccuracyReport:
 
 def measure_accuracy(
     model: OnnxSubject,
-    original: OriginalSubject | None,
+    original: OriginalSubject | OnnxSubject | None,
     test: LabelledImages,
     *,
     batch_size: int,
@@ -55,16 +59,14 @@ def measure_accuracy(
         DataError: If the classes of the data are not the model's.
         ModelFormatError: If the model was made from other weights than the original.
     """
-    check_classes(test, model.spec.labels)
+    test = match_classes(test, model.spec.labels)
     if original is not None:
         check_same_weights([model], original)
     loaded = model.load()
     logits = collect_logits(loaded, test.images, f"running {model.name}", track, batch_size=batch_size)
     provider = loaded.provider
     loaded.close()
-    parity = None
-    if original is not None:
-        parity = compare_logits(collect_logits(original.load(), test.images, "running the original", track), logits)
+    parity = compare_logits(collect_answers(original, test.images, track), logits) if original is not None else None
     confusion = confusion_matrix(logits, test.labels)
     share = top1(logits, test.labels)
     return AccuracyReport(
@@ -74,6 +76,8 @@ def measure_accuracy(
         data=test.name,
         count=len(test),
         top1=share,
+        top5=top5(logits, test.labels),
+        original=original.name if original is not None else None,
         top1_interval95=wilson_interval(share, len(test)),
         parity_with_original=parity,
         per_class=per_class_accuracy(confusion, model.spec.labels),

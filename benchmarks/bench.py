@@ -8,10 +8,10 @@ from typing import Any
 from benchmarks.environment import describe_environment
 from benchmarks.latency import ROUNDS, SAMPLES_FOR_P90, Timings, measure_latency, summarize
 from benchmarks.record import MeasuredAccuracy, Record, Result
-from benchmarks.subjects import OnnxSubject, OriginalSubject, Subject, check_same_weights, collect_answers
+from benchmarks.subjects import OnnxSubject, OriginalSubject, Subject, check_same_weights, collect_answers, generate_images
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import ModelFormatError
-from edgeresnet.evaluation import SYNTHETIC_NAME, Logits, check_classes, synthetic_images, top1
+from edgeresnet.evaluation import SYNTHETIC_NAME, Logits, match_classes, top1, top5
 from edgeresnet.progress import Track, silent
 from edgeresnet.target import Target
 
@@ -35,7 +35,7 @@ class BenchSettings:
 
 def run_benchmark(
     models: Sequence[OnnxSubject],
-    original: OriginalSubject | None,
+    original: OriginalSubject | OnnxSubject | None,
     settings: BenchSettings,
     *,
     test: LabelledImages | None = None,
@@ -45,7 +45,7 @@ def run_benchmark(
 
     Args:
         models: ONNX files of one network in several precisions.
-        original: What they were made from, or None to leave it out.
+        original: What they were made from, or the one of them that is closest to that; None to leave it out.
         settings: How to measure.
         test: Images with labels for the accuracy. Without them the agreement is measured on synthetic images.
         track: Progress reporter.
@@ -54,24 +54,26 @@ def run_benchmark(
         ModelFormatError: If the models are of other weights than the original, or take images in another way than each other.
         DataError: If the classes of ``test`` are not the models'.
     """
-    subjects: list[Subject] = [*([original] if original is not None else []), *models]
     if original is not None:
-        check_same_weights(list(models), original)
+        check_same_weights(models, original)
+    others = [model for model in models if not (isinstance(original, OnnxSubject) and model.path.samefile(original.path))]
+    subjects: list[Subject] = [*([original] if original is not None else []), *others]
     inputs = {subject.spec.input for subject in subjects}
     if len(inputs) > 1:
         described = "; ".join(sorted(map(str, inputs)))
         raise ModelFormatError(f"the models take images in different ways ({described}); measure them one by one")
     if test is not None:
+        test = match_classes(test, subjects[0].spec.labels)
         for subject in subjects:
-            check_classes(test, subject.spec.labels)
-    images = synthetic_images(inputs.pop(), count=256) if test is None else test.images
+            match_classes(test, subject.spec.labels)
+    images = generate_images(inputs.pop()) if test is None else test.images
 
     timings = measure_latency(
         subjects, settings.batch_sizes, images[:256], min_time_s=settings.min_time_s, device_only=settings.device_only, track=track
     )
     logits = [collect_answers(subject, images, track) for subject in subjects] if test is not None or original is not None else None
     results = [
-        _summarize(subject, timing, settings, timings[0] if original is not None else None, accuracy)
+        _summarize(subject, timing, settings, timings[0] if original is not None else None, accuracy, is_original=subject is original)
         for subject, timing, accuracy in zip(subjects, timings, _accuracies(logits, len(subjects), original is not None, test), strict=True)
     ]
     return Record(environment=describe_environment(), settings=_describe(settings), results=results)
@@ -84,6 +86,7 @@ def _accuracies(logits: list[Logits] | None, count: int, has_original: bool, tes
     return [
         MeasuredAccuracy(
             top1=top1(answers, test.labels) if test is not None else None,
+            top5=top5(answers, test.labels) if test is not None else None,
             count=len(answers),
             agreement_with_original=float((answers.argmax(1) == reference).mean()) if reference is not None else None,
             data=SYNTHETIC_NAME if test is None else test.name,
@@ -98,9 +101,12 @@ def _summarize(
     settings: BenchSettings,
     original: Timings | None,
     accuracy: MeasuredAccuracy | None,
+    *,
+    is_original: bool,
 ) -> Result:
     return Result(
         name=subject.name,
+        original=is_original,
         precision=subject.spec.precision,
         runtime=subject.runtime,
         **asdict(timing.execution),

@@ -18,7 +18,7 @@ from benchmarks.corruptions import CORRUPTIONS, STRENGTHS
 from benchmarks.environment import describe_environment
 from edgeresnet.datasets import LabelledImages, read_split
 from edgeresnet.errors import EdgeResNetError
-from edgeresnet.evaluation import Logits, check_classes, collect_logits, top1
+from edgeresnet.evaluation import Logits, collect_logits, match_classes, top1
 from edgeresnet.session import Session
 
 BINS: Final = 15
@@ -84,7 +84,7 @@ def write_card(model: Path, test: LabelledImages, corrupted: LabelledImages) -> 
         DataError: If the classes of the data are not the model's.
     """
     session = Session(model)
-    check_classes(test, session.spec.labels)
+    test = match_classes(test, session.spec.labels)
     logits = collect_logits(session, test.images, "clean images")
     share = top1(logits, test.labels)
     results = {

@@ -21,7 +21,7 @@ class Latency:
         std_ms: Standard deviation.
         samples: Number of timed calls.
         images_per_s: Batch size over the median.
-        speedup_vs_original: Median of the original over this median, at the same batch size; None without the original.
+        speedup_vs_original: Median of the original over this median, at the same batch size; None without an original.
         device_p50_ms: Median of the run alone, input and output already on the device; None where it was not measured.
         samples_ms: Every timed call, in order.
     """
@@ -46,12 +46,14 @@ class MeasuredAccuracy:
 
     Attributes:
         top1: Fraction that is right, 0 to 1; None on images without labels.
+        top5: Fraction whose class is among the five most likely; None likewise, and where there are no more than five.
         count: Number of images.
-        agreement_with_original: Fraction with the original's top-1 class; None without the original.
+        agreement_with_original: Fraction with the original's top-1 class; None without an original.
         data: Name of the images.
     """
 
     top1: float | None
+    top5: float | None
     count: int
     agreement_with_original: float | None
     data: str
@@ -64,7 +66,8 @@ class Result:
     Attributes:
         name: File name.
         precision: Of its weights.
-        runtime: ``onnxruntime`` or ``pytorch``; the original is the latter.
+        original: Whether the others are compared with it: the network in PyTorch, or an ONNX file where that is not at hand.
+        runtime: ``onnxruntime`` or ``pytorch``.
         provider: The execution provider that really ran, read back from the session.
         placement: Number of nodes on each provider; None for the original.
         arithmetic: In what FP32 products were computed, where that was not FP32.
@@ -75,6 +78,7 @@ class Result:
     """
 
     name: str
+    original: bool
     precision: str
     runtime: str
     provider: str

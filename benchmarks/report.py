@@ -18,7 +18,8 @@ def build_table(record: Record) -> Table:
     table.add_column("form")
     device_only = any(latency.device_p50_ms is not None for result in record.results for latency in result.latency)
     timings = ("p50 ms", "p90 ms", *(("device",) if device_only else ()))
-    for heading in ("MB", "batch", *timings, "img/s", "speed-up", "top-1", "agrees"):
+    has_top5 = any(result.accuracy is not None and result.accuracy.top5 is not None for result in record.results)
+    for heading in ("MB", "batch", *timings, "img/s", "speed-up", "top-1", *(("top-5",) if has_top5 else ()), "agrees"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in record.results:
         for i, latency in enumerate(result.latency):
@@ -31,8 +32,9 @@ def build_table(record: Record) -> Table:
                 *((_number(latency.device_p50_ms),) if device_only else ()),
                 f"{latency.images_per_s:,.0f}",
                 f"{latency.speedup_vs_original:.2f}x" if latency.speedup_vs_original is not None else "-",
-                f"{accuracy.top1:.2%}" if accuracy and accuracy.top1 is not None else "-",
-                f"{accuracy.agreement_with_original:.2%}" if accuracy and accuracy.agreement_with_original is not None else "-",
+                _share(accuracy.top1 if accuracy else None),
+                *((_share(accuracy.top5 if accuracy else None),) if has_top5 else ()),
+                _share(accuracy.agreement_with_original if accuracy else None),
             )
     return table
 
@@ -71,10 +73,14 @@ def find_warnings(record: Record) -> list[str]:
 
 def _identity(result: Result) -> tuple[str, str, str]:
     """Name, with the provider where it is not the CPU, precision and size."""
-    name = "PyTorch original" if result.runtime == "pytorch" else result.name
+    name = "PyTorch original" if result.runtime == "pytorch" else f"{result.name} (original)" if result.original else result.name
     provider = result.provider.removesuffix("ExecutionProvider")
     elsewhere = result.runtime != "pytorch" and provider != "CPU"
     return f"{name} on {provider}" if elsewhere else name, result.precision, f"{result.size_bytes / 1e6:.1f}"
+
+
+def _share(value: float | None) -> str:
+    return f"{value:.2%}" if value is not None else "-"
 
 
 def _number(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """What is measured: ONNX files through the runtime that users call, and the PyTorch original."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -10,16 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeresnet.errors import ModelFormatError
-from edgeresnet.evaluation import Logits, collect_logits
+from edgeresnet.evaluation import Logits, collect_logits, synthetic_images
 from edgeresnet.extras import needing
 from edgeresnet.images import Pixels
 from edgeresnet.modelfile import read_model_file
 from edgeresnet.progress import Track, silent
 from edgeresnet.session import Session
-from edgeresnet.spec import ModelSpec
+from edgeresnet.spec import ImageInput, ModelSpec
 from edgeresnet.target import Target
 
 ORIGINAL_PROVIDER: Final = "PyTorch CPU"
+# Generated images that answers are compared on, up to this number of pixels each and beyond.
+MANY, FEW = 256, 64
+LARGE_PIXELS: Final = 128 * 128
 
 
 class LoadedModel(Protocol):
@@ -103,21 +106,32 @@ class OriginalSubject:
     spec: ModelSpec
     size_bytes: int
     threads: int
+    network: str | None = None
     runtime: str = "pytorch"
 
     @classmethod
-    def of(cls, checkpoint: Path | None, threads: int) -> "OriginalSubject":
+    def of(
+        cls, checkpoint: Path | None, threads: int, made_from_it: ModelSpec | None = None, network: str | None = None
+    ) -> "OriginalSubject":
         """Describe a weights file; None is the bundled one.
+
+        Args:
+            checkpoint: Ours, or anybody's if ``made_from_it`` says what network it holds.
+            threads: CPU threads that it gets.
+            made_from_it: Description of a model that was made from it: how its images are treated, and what its classes are.
+            network: What the user names; needed where it is one of his own.
 
         Raises:
             MissingExtraError: If PyTorch is not installed.
             CheckpointError: If the weights cannot be used.
+            NetworkError: If their network cannot be built.
+            ModelFormatError: If the model was made from another file.
         """
         with needing("train", "the PyTorch original"):
-            from edgeresnet.training.weights import bundled_weights, load_weights
+            from edgeresnet.training.weights import bundled_weights, load_original, load_weights
         path = checkpoint or bundled_weights()
-        network = load_weights(path)
-        return cls(path, network.spec, network.size_bytes, threads)
+        loaded = load_weights(path, network) if made_from_it is None else load_original(path, made_from_it, network)
+        return cls(path, loaded.spec, loaded.size_bytes, threads, network)
 
     @property
     def name(self) -> str:
@@ -126,10 +140,10 @@ class OriginalSubject:
     def load(self) -> LoadedModel:
         import torch
 
-        from edgeresnet.training.weights import load_weights
+        from edgeresnet.training.weights import load_original
 
         torch.set_num_threads(self.threads)
-        return _LoadedOriginal(load_weights(self.path).logits)
+        return _LoadedOriginal(load_original(self.path, self.spec, self.network).logits)
 
 
 @dataclass
@@ -150,7 +164,12 @@ def collect_answers(subject: Subject, images: Pixels, track: Track = silent) -> 
         model.close()
 
 
-def check_same_weights(subjects: list[OnnxSubject], original: OriginalSubject) -> None:
+def generate_images(size: ImageInput) -> Pixels:
+    """Images to compare answers on where no data is at hand; fewer of them where a call takes long."""
+    return synthetic_images(size, MANY if size.height * size.width <= LARGE_PIXELS else FEW)
+
+
+def check_same_weights(subjects: Sequence[OnnxSubject], original: "OriginalSubject | OnnxSubject") -> None:
     """Make sure that the original really is the original of every model.
 
     Raises:

@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.subjects import OnnxSubject, collect_answers
+from benchmarks.subjects import OnnxSubject, collect_answers, generate_images
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import ModelFormatError, ProviderError
-from edgeresnet.evaluation import SYNTHETIC_NAME, Logits, check_classes, synthetic_images, top1
+from edgeresnet.evaluation import SYNTHETIC_NAME, Logits, match_classes, top1
 from edgeresnet.images import Pixels
 from edgeresnet.machine import available_cores
 from edgeresnet.profile import Profile
@@ -149,10 +149,10 @@ def tune(
     subjects = [OnnxSubject.of(path, Target(threads=cores)) for path in models]
     _check_together(subjects)
     if data is not None:
-        check_classes(data, subjects[0].spec.labels)
+        data = match_classes(data, subjects[0].spec.labels)
     if goal.max_drop is not None and data is None:
         raise ValueError("max_drop needs data")
-    images = data.images if data is not None else synthetic_images(subjects[0].spec.input, count=256)
+    images = data.images if data is not None else generate_images(subjects[0].spec.input)
 
     images_per_call = IMAGES_PER_CALL[goal.objective]
     unavailable = _find_unavailable(providers)

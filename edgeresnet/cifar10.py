@@ -5,6 +5,8 @@ from typing import Final
 # The network that is bundled, and that commands take where none is named: what users call it, and what files do.
 NETWORK: Final = "cifar-resnet18"
 ARCHITECTURE: Final = "resnet18-cifar"
+# Of its exports' names: resnet18-fp32.onnx.
+EXPORT_STEM: Final = "resnet18"
 
 # In the order of the data set's label files, which is also alphabetical (Krizhevsky, 2009).
 CIFAR10_LABELS: Final = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -1,6 +1,7 @@
 """Labelled images from class folders, archives of them, or torchvision's CIFAR-10 -> uint8 NHWC arrays and labels."""
 
 import hashlib
+import math
 import pickle
 import warnings
 from collections import Counter
@@ -17,6 +18,7 @@ from edgeresnet.cifar10 import CIFAR10_LABELS, CIFAR10_SIZE
 from edgeresnet.errors import DataError, DataWarning, ImageError
 from edgeresnet.imagefiles import ARCHIVE_SUFFIXES, LeftOut, in_archive, in_folder, is_of_system
 from edgeresnet.images import Pixels, to_pixels
+from edgeresnet.machine import available_memory
 from edgeresnet.progress import Track, silent
 from edgeresnet.spec import ImageInput
 
@@ -94,6 +96,7 @@ def read_split(
     classes = tuple(sorted({entry.label for entry in entries}))
     if limit is not None:
         entries = [entries[i] for i in _spread(len(entries), limit)]
+    check_memory(len(entries), wanted, str(data))
     images = np.empty((len(entries), *wanted.shape), np.uint8)
     broken: list[str] = []
     for i, entry in enumerate(track(entries, f"reading {split} images")):
@@ -145,6 +148,20 @@ def describe_content(data: LabelledImages) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(data.images).data)
     digest.update(np.ascontiguousarray(data.labels).data)
     return f"{len(data):,} images, SHA-256 {digest.hexdigest()[:16]}"
+
+
+def check_memory(count: int, size: ImageInput, where: str) -> None:
+    """Make sure that images, which are held as they are, fit into what memory is free.
+
+    Raises:
+        DataError: If they do not.
+    """
+    needed, available = count * math.prod(size.shape), available_memory()
+    if available is not None and needed > available:
+        raise DataError(
+            f"{where}: {count:,} images of {size.height} x {size.width} take {needed / 1e9:.1f} GB, and {available / 1e9:.1f} GB of memory "
+            "are free; fix: smaller images (--image-size) or fewer of them"
+        )
 
 
 def hold_out(data: LabelledImages, fraction: float) -> tuple[LabelledImages, LabelledImages]:
@@ -295,7 +312,10 @@ def _read_torchvision_cifar10(folder: Path, split: str, wanted: ImageInput, trac
         raise DataError(f"{folder / file}: cannot be read as a CIFAR-10 batch ({error}); fix: download it again") from error
     images = np.concatenate(pixels)
     if wanted != ImageInput.of(CIFAR10_SIZE):
-        images = np.stack([to_pixels(image, wanted) for image in track(images, f"resizing {split} images")])
+        check_memory(len(images), wanted, str(folder))
+        originals, images = images, np.empty((len(images), *wanted.shape), np.uint8)
+        for i, image in enumerate(track(originals, f"resizing {split} images")):
+            images[i] = to_pixels(image, wanted)
     return LabelledImages(images=images, labels=np.array(labels, np.int64), classes=CIFAR10_LABELS, name=f"CIFAR-10 {split} set")
 
 

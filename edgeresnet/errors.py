@@ -44,6 +44,10 @@ class ExportError(EdgeResNetError, RuntimeError):
     """An exported model failed to be written or does not match its original."""
 
 
+class PreprocessingError(EdgeResNetError, ValueError):
+    """What a user says of a network's images makes no sense, by itself or together."""
+
+
 class NetworkError(EdgeResNetError, ValueError):
     """There is no such network, or it cannot do what is asked of it."""
 

@@ -1,7 +1,8 @@
 """How a classifier does on images, and how two of them compare: plain arithmetic on logits."""
 
-from dataclasses import dataclass
-from typing import Final, Protocol
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ Logits = NDArray[np.float32]
 
 BATCH: Final = 128
 # Activations of 128 images take 0.4 GB a layer in a ResNet-50 at 224 x 224, 30 MB at 64 x 64.
-USUAL_PIXELS: Final = 64 * 64
+USUAL_VALUES: Final = 64 * 64 * 3
 TOP: Final = 5
 SYNTHETIC_NAME: Final = "synthetic images"
 
@@ -63,10 +64,9 @@ def collect_logits(network: Network, images: Pixels, description: str, track: Tr
     return np.concatenate([network.logits(images[start : start + batch_size]) for start in track(starts, description)])
 
 
-def images_at_once(count: int, images: Pixels) -> int:
-    """How many images of this size have the pixels of ``count`` images of 64 x 64; no more than ``count``, and at least one."""
-    height, width = int(images.shape[1]), int(images.shape[2])
-    return max(1, min(count, count * USUAL_PIXELS // (height * width)))
+def images_at_once(count: int, images: NDArray[Any]) -> int:
+    """How many of these images have the values of ``count`` images of 64 x 64 in RGB; no more than ``count``, and at least one."""
+    return max(1, min(count, count * USUAL_VALUES // math.prod(images.shape[1:])))
 
 
 def compare_logits(original: Logits, logits: Logits) -> Parity:
@@ -102,16 +102,20 @@ def measure(logits: Logits, data: LabelledImages) -> Accuracy:
     return Accuracy(top1=top1(logits, data.labels), top5=top5(logits, data.labels), count=len(data), data=data.name)
 
 
-def check_classes(data: LabelledImages, labels: tuple[str, ...]) -> None:
-    """Make sure that the classes of a data set are those of a model, in the same order.
+def match_classes(data: LabelledImages, labels: tuple[str, ...]) -> LabelledImages:
+    """A data set with its classes in the order of a model's: class folders are sorted by name, a model's outputs need not be.
 
     Raises:
-        DataError: If they are not.
+        DataError: If they are not the same classes.
     """
-    if data.classes != labels:
+    if data.classes == labels:
+        return data
+    if sorted(data.classes) != sorted(labels):
         raise DataError(
             f"the data's {len(data.classes)} classes ({_some(data.classes)}) are not the model's {len(labels)} ({_some(labels)})"
         )
+    numbers = np.array([labels.index(name) for name in data.classes], np.int64)
+    return replace(data, labels=numbers[data.labels], classes=labels)
 
 
 def synthetic_images(size: int | ImageInput, count: int = 64, seed: int = 0) -> Pixels:

@@ -10,6 +10,8 @@ from typing import Final
 CONTROL_GROUPS: Final = Path("/sys/fs/cgroup")
 OWN_CONTROL_GROUPS: Final = Path("/proc/self/cgroup")
 CPUINFO: Final = Path("/proc/cpuinfo")
+MEMINFO: Final = Path("/proc/meminfo")
+CGROUP_V2_MEMORY: Final = Path("/sys/fs/cgroup")
 
 # Those that decide how fast 8-bit and 32-bit products run (names as Linux gives them on x86 and ARM).
 RELEVANT_INSTRUCTION_SETS: Final = (
@@ -62,6 +64,12 @@ def _quota_of(group: Path) -> float | None:
         return None  # no such control group, or cgroup v2's "max"
 
 
+def available_memory() -> int | None:
+    """Bytes that this process can still fill without swapping, as the system and its container say; None where neither does."""
+    rooms = [room for room in (_system_memory(), _container_memory()) if room is not None]
+    return min(rooms) if rooms else None
+
+
 def cpu_model() -> str:
     """Name of the processor."""
     for key in ("model name", "Model", "Hardware"):
@@ -82,6 +90,22 @@ def installed_version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _system_memory() -> int | None:
+    try:
+        line = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
+        return 1024 * int(line.split()[1])
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None  # another operating system
+
+
+def _container_memory() -> int | None:
+    try:
+        limit, used = ((CGROUP_V2_MEMORY / f"memory.{name}").read_text() for name in ("max", "current"))
+        return max(0, int(limit) - int(used))
+    except (OSError, ValueError):
+        return None  # no such control group, or its "max"
 
 
 def _cpuinfo(key: str) -> str:

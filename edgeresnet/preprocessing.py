@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from edgeresnet.errors import PreprocessingError
 from edgeresnet.spec import CROP, LETTERBOX, ImageInput
 
 # Of ImageNet's training images, RGB, as everybody rounds them; and the part of the shorter side that its evaluation shows: 224 of 256.
@@ -71,8 +72,14 @@ class Changes:
         """The preprocessing with the changes.
 
         Raises:
-            ValueError: If they make no sense, by themselves or together.
+            PreprocessingError: If they make no sense, by themselves or together.
         """
+        try:
+            return self._apply(known)
+        except ValueError as error:
+            raise PreprocessingError(str(error)) from error
+
+    def _apply(self, known: Preprocessing) -> Preprocessing:
         if self.preset not in (None, *PRESETS):
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {self.preset!r}")
         preset: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "fit": CROP, "filter": "bilinear"} if self.preset else {}

@@ -19,9 +19,11 @@ from edgeresnet.providers import PlacedNode, load_onnxruntime, open_model, reduc
 from edgeresnet.spec import DYNAMIC_PRECISIONS, INPUT_NAME, PROBABILITIES, ImageInput, ModelSpec
 from edgeresnet.target import PROVIDERS, Target
 
-# More images at a time leave a CPU's cache: at 32 a CIFAR ResNet-18's activations are 8 MB a layer. A GPU needs more to be busy.
+# More images at a time leave a CPU's cache: at 32 a CIFAR ResNet-18's activations are 8 MB a layer. A GPU needs more to be busy. Of images
+# with more pixels fewer are run at a time, so that memory is enough: at 224 x 224 a layer of a ResNet-50 is 3 MB an image.
 MICRO_BATCH: Final = 32
 MICRO_BATCH_GPU: Final = 256
+USUAL_PIXELS: Final = 64 * 64
 # A probability that underflows has a logarithm all the same: -87.3.
 SMALLEST_PROBABILITY: Final = np.finfo(np.float32).tiny
 
@@ -57,7 +59,7 @@ class Session:
             opened = open_model(file.content, self.target, self.spec.precision)
             self.fixed_batch: int | None = _check_signature(opened.session, self.spec)
         self.provider = opened.provider
-        self._micro_batch = _choose_micro_batch(self.target, self.spec.precision, self.provider, self.fixed_batch)
+        self._micro_batch = _choose_micro_batch(self.target, self.spec, self.provider, self.fixed_batch)
         self.placement: tuple[PlacedNode, ...] = opened.placement
         self.passed_over = opened.passed_over
         self.arithmetic = reduced_arithmetic(opened.provider, self.target)
@@ -226,8 +228,8 @@ def _fill_batch(pixels: Pixels, fixed_batch: int | None) -> Pixels:
     return np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)]) if missing else pixels
 
 
-def _choose_micro_batch(target: Target, precision: str, provider: str, fixed_batch: int | None) -> int:
-    if precision in DYNAMIC_PRECISIONS:
+def _choose_micro_batch(target: Target, spec: ModelSpec, provider: str, fixed_batch: int | None) -> int:
+    if spec.precision in DYNAMIC_PRECISIONS:
         if target.micro_batch not in (None, 1):
             raise ValueError(f"micro_batch must be 1 for a dynamically quantized model, not {target.micro_batch}: images share one scale")
         return 1
@@ -235,7 +237,8 @@ def _choose_micro_batch(target: Target, precision: str, provider: str, fixed_bat
         if target.micro_batch not in (None, fixed_batch):
             raise ValueError(f"micro_batch must be {fixed_batch}, the number of images that the model takes, not {target.micro_batch}")
         return fixed_batch
-    return target.micro_batch or (MICRO_BATCH_GPU if provider == PROVIDERS["cuda"] else MICRO_BATCH)
+    usual = MICRO_BATCH_GPU if provider == PROVIDERS["cuda"] else MICRO_BATCH
+    return target.micro_batch or max(1, min(usual, usual * USUAL_PIXELS // (spec.input.height * spec.input.width)))
 
 
 def _check_pixels(pixels: object, wanted: ImageInput) -> None:

@@ -1,4 +1,4 @@
-"""The FP32 form: the network as PyTorch's exporter writes it, normalization inside, BatchNorm folded."""
+"""The FP32 form: the network as PyTorch's exporter writes it, normalization inside; where BatchNorm follows a convolution it is folded."""
 
 import contextlib
 import io
@@ -15,43 +15,56 @@ from edgeresnet.training.pixels import PixelClassifier
 
 # What the exporter of torch 2.9 and later writes without a conversion step.
 OPSET: Final = 20
+# A protobuf message holds 2 GiB; the graph needs little of that.
+MOST_BYTES: Final = 2**31 - 2**24
 
 
-def export_fp32(model: PixelClassifier, size: int | ImageInput) -> onnx.ModelProto:
+def export_fp32(model: PixelClassifier, size: int | ImageInput, output: str = LOGITS) -> onnx.ModelProto:
     """Export a network in eval mode.
 
     Args:
-        model: From uint8 (N, H, W, 3) to logits.
+        model: From uint8 (N, H, W, C) to logits or probabilities.
         size: The input; a number is short for square RGB images of that side. The batch stays dynamic.
+        output: Name of the output.
 
     Returns:
-        A self-contained, checked model with input ``images`` and output ``logits``.
+        A self-contained, checked model with input ``images``.
 
     Raises:
-        ExportError: If the exporter's result is not of that form.
+        ExportError: If PyTorch's exporter cannot do it, or the result would be too large for one file.
     """
+    size_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    if size_bytes > MOST_BYTES:
+        raise ExportError(f"the network has {size_bytes / 1e9:.1f} GB of weights, and an ONNX file in one piece holds 2 GB")
     # A batch of 1 could be specialised to 1.
     example = torch.zeros(2, *ImageInput.of(size).shape, dtype=torch.uint8)
-    with _quiet_exporter():
-        program = torch.onnx.export(
-            model.eval(),
-            (example,),
-            dynamo=True,
-            external_data=False,
-            opset_version=OPSET,
-            input_names=[INPUT_NAME],
-            output_names=[LOGITS],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
+    try:
+        with _quiet_exporter():
+            program = torch.onnx.export(
+                model.eval(),
+                (example,),
+                dynamo=True,
+                external_data=False,
+                opset_version=OPSET,
+                input_names=[INPUT_NAME],
+                output_names=[output],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(f"PyTorch's exporter does not take the network ({_reason(error)})") from error
     if program is None:
         raise ExportError("PyTorch's exporter returned no program")
     exported = program.model_proto
     onnx.checker.check_model(exported, full_check=True)
-    left = [node.name for node in exported.graph.node if node.op_type == "BatchNormalization"]
-    if left:
-        raise ExportError(f"BatchNorm was not folded into the convolutions: {', '.join(left)}")
     return exported
+
+
+def _reason(error: BaseException) -> str:
+    """What lies at the bottom of an exporter's error, whose own words are a page of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager

@@ -17,12 +17,12 @@ from edgeresnet.extras import claim_own_names
 
 # Name of each command and the line that `edgeresnet --help` shows for it, so that help imports none of them.
 COMMANDS: Final = {
-    "train": "Train the network on CIFAR-10 or on a folder of images.",
+    "train": "Train a network on CIFAR-10 or on a folder of images.",
     "average": "Average the weights of several runs into better ones.",
     "export": "Convert trained weights to ONNX, FP32 and INT8, and verify them.",
     "adopt": "Take in any ONNX classifier: described, pixels in, proven equal.",
     "quantize": "Quantize any CNN in ONNX form to dynamic INT8.",
-    "bench": "Measure latency and accuracy beside the PyTorch original.",
+    "bench": "Measure latency and accuracy beside the original.",
     "tune": "Find the fastest way to run a network on this machine.",
     "eval": "Measure accuracy, per class and against the original.",
     "predict": "Classify images.",

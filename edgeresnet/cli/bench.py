@@ -11,6 +11,7 @@ from edgeresnet.cli.options import (
     data_option,
     format_option,
     limit_option,
+    network_option,
     target_options,
 )
 from edgeresnet.cli.terminal import note, note_run, progress_bars, show
@@ -29,6 +30,7 @@ Examples:
   edgeresnet bench
   edgeresnet bench resnet18-fp32.onnx resnet18-int8.onnx --data cifar10 --batch-size 1 --batch-size 32
   edgeresnet bench resnet18-fp32.onnx --provider cuda --output record.json
+  edgeresnet bench mobilenet_v2-fp32.onnx mobilenet_v2-int8.onnx --original mobilenet_v2.pth
 """
 
 
@@ -59,7 +61,8 @@ Examples:
 )
 @limit_option
 @checkpoint_option
-@click.option("--no-original", is_flag=True, help="Leave the PyTorch original out; PyTorch is not needed then.")
+@network_option
+@click.option("--no-original", is_flag=True, help="Leave the original out; PyTorch is not needed then.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON record to this file as well.")
 @format_option("table", "json")
 def command(
@@ -72,18 +75,20 @@ def command(
     download: bool,
     limit: int | None,
     checkpoint: Path | None,
+    network: str | None,
     no_original: bool,
     output: Path | None,
     style: str,
 ) -> None:
-    """Measure the latency and accuracy of models (the bundled INT8 one by default) beside the PyTorch original.
+    """Measure the latency and accuracy of models (the bundled INT8 one by default) beside their original.
 
-    One model lives at a time, in interleaved rounds, each warmed up. Without --data the agreement with the original is measured on
-    synthetic images.
+    That is the network in PyTorch; where its weights are not at hand, the FP32 model among MODELS. One model lives at a time, in
+    interleaved rounds, each warmed up. Without --data the agreement with the original is measured on synthetic images.
     """
     from benchmarks.bench import BenchSettings, run_benchmark
+    from benchmarks.originals import Choice, choose_original
     from benchmarks.report import build_table, find_warnings
-    from benchmarks.subjects import OnnxSubject, OriginalSubject
+    from benchmarks.subjects import OnnxSubject
     from edgeresnet.classifier import bundled_model
     from edgeresnet.files import write_text
 
@@ -98,9 +103,11 @@ def command(
         device_only=PROVIDERS["cuda"] in providers,
     )
     with progress_bars() as track:
-        original = None if no_original else OriginalSubject.of(checkpoint, target.cores)
+        choice = Choice(original=None) if no_original else choose_original(subjects, checkpoint, network, target)
+        if choice.remark:
+            note(f"note: {choice.remark}")
         test = _read_test(data, download, subjects[0].spec.input, limit, track)
-        record = run_benchmark(subjects, original, settings, test=test, track=track)
+        record = run_benchmark(subjects, choice.original, settings, test=test, track=track)
     if output is not None:
         write_text(output, record.to_json() + "\n")
     if style == "json":

@@ -34,7 +34,14 @@ checkpoint_option: Final[Decorator] = click.option(
     "--original",
     "checkpoint",
     type=EXISTING_FILE,
-    help="Weights of the PyTorch original that the models were made from. [default: the bundled weights]",
+    help="What the models were made from, to compare them with: weights, or an ONNX file. [default: the bundled weights for "
+    "models of that network, of others the FP32 one among them]",
+)
+
+network_option: Final[Decorator] = click.option(
+    "--network",
+    help="cifar-resnet18, torchvision:NAME, timm:NAME, or package.module:callable for one of your own, which is imported. "
+    "[default: what the weights say they are]",
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from edgeresnet.cli.options import EXISTING_FILE
+from edgeresnet.errors import PreprocessingError
 from edgeresnet.preprocessing import PRESETS, Changes, Preprocessing
 from edgeresnet.spec import FILTERS, FITS
 
@@ -77,7 +78,7 @@ def apply_changes(changes: Changes, known: Preprocessing) -> Preprocessing:
     """
     try:
         return changes.apply(known)
-    except ValueError as error:
+    except PreprocessingError as error:
         raise click.UsageError(str(error)) from error
 
 

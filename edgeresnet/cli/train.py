@@ -2,14 +2,18 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeresnet.cifar10 import ARCHITECTURE
 from edgeresnet.cli.options import EXISTING_FILE, data_option
 from edgeresnet.cli.terminal import note, progress_bars, show_weights
 from edgeresnet.extras import needing
 from edgeresnet.training.process import keep_freed_memory, let_idle_threads_sleep
+
+if TYPE_CHECKING:
+    from edgeresnet.training.config import TrainingConfig
 
 EPILOG = """\b
 Examples:
@@ -17,6 +21,7 @@ Examples:
   edgeresnet train --data my-images --epochs 60 --output runs/mine
   edgeresnet train --data my-images --resume --output runs/mine
   edgeresnet train --data my-images --init bundled --lr 0.02 --epochs 10 --output runs/tuned
+  edgeresnet train --data my-images --network torchvision:mobilenet_v3_small --image-size 96 --init mobilenet_v3_small.pth
   torchrun --nproc-per-node 4 -m edgeresnet train --data cifar10 --output runs/four
 """
 
@@ -31,6 +36,11 @@ Examples:
     show_default=True,
     help="Folder of the run.",
 )
+@click.option(
+    "--network",
+    help="What to train: cifar-resnet18, torchvision:NAME, timm:NAME, or package.module:callable for one of your own, which is imported. "
+    "[default: cifar-resnet18]",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --output, with the settings it was started with.")
 @click.option(
     "--recipe",
@@ -40,7 +50,8 @@ Examples:
 @click.option(
     "--init",
     metavar="FILE|bundled",
-    help="Weights to begin with; their head is kept if it is for the same classes. [default: fresh weights]",
+    help="Weights to begin with, from here or a state dictionary from anywhere; their head is kept if it is for the same classes. "
+    "[default: fresh weights]",
 )
 @click.option("--epochs", type=int, help="Passes over the images. [default: 30]")
 @click.option("--batch-size", type=int, help="Images per step, of all processes together. [default: 128]")
@@ -50,7 +61,9 @@ Examples:
     type=float,
     help="Have Muon update the filters of convolutions, with this peak rate (0.045 is a good one), and SGD the rest. [default: SGD alone]",
 )
-@click.option("--image-size", type=int, help="Height and width that images are resized to. [default: 32]")
+@click.option(
+    "--image-size", type=int, help="Height and width of the images that the network gets. [default: what is usual for the network]"
+)
 @click.option("--seed", type=int, help="Decides everything that is random. [default: 0]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--amp/--no-amp", default=None, help="bfloat16 autocast. [default: where the device computes in bfloat16]")
@@ -63,6 +76,7 @@ def command(
     data: Path | None,
     download: bool,
     output: Path,
+    network: str | None,
     resume: bool,
     recipe: Path | None,
     init: str | None,
@@ -70,7 +84,7 @@ def command(
     winograd: bool | None,
     **settings: Any,
 ) -> None:
-    """Train the CIFAR ResNet-18, from scratch or from trained weights.
+    """Train a network, by default the CIFAR ResNet-18, from scratch or from trained weights.
 
     Writes weights.safetensors, log.csv, curves.png, config.json and, after every epoch, the state to resume from. Ctrl-C saves
     before it leaves.
@@ -83,7 +97,6 @@ def command(
     keep_freed_memory()
     let_idle_threads_sleep()
     with needing("train"):
-        from edgeresnet.training.config import TrainingConfig
         from edgeresnet.training.device import choose_device, computes_in_bfloat16
         from edgeresnet.training.run import run_training
         from edgeresnet.training.weights import bundled_weights
@@ -92,9 +105,9 @@ def command(
     beginning = bundled_weights() if init == "bundled" else Path(init) if init else None
     config = None
     if not resume:
-        defaults = TrainingConfig.from_json(recipe.read_bytes()) if recipe else TrainingConfig(amp=computes_in_bfloat16(chosen))
+        defaults = _read_recipe(recipe, network) if recipe else _choose_defaults(network, given.get("image_size"))
         try:
-            config = dataclasses.replace(defaults, **given)
+            config = dataclasses.replace(defaults, **({} if recipe else {"amp": computes_in_bfloat16(chosen)}) | given)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
     if download:
@@ -103,11 +116,53 @@ def command(
         download_cifar10(data)
     with join_workers(chosen) as (workers, own_device), progress_bars() as track:
         result = run_training(
-            config, data, output, device=own_device, winograd=winograd, init=beginning, workers=workers, report=note, track=track
+            config,
+            data,
+            output,
+            device=own_device,
+            winograd=winograd,
+            init=beginning,
+            network=network,
+            workers=workers,
+            report=note,
+            track=track,
         )
     if not workers.is_first:
         return
     if result.weights is None:
-        note(f"stopped after {result.epochs_done} epochs and saved; go on with: edgeresnet train --data {data} --output {output} --resume")
+        named = f" --network {network}" if network else ""
+        resuming = f"edgeresnet train --data {data} --output {output} --resume{named}"
+        note(f"stopped after {result.epochs_done} epochs and saved; go on with: {resuming}")
         raise click.Abort
     show_weights(result.weights, result.accuracy, data)
+
+
+def _read_recipe(path: Path, network: str | None) -> "TrainingConfig":
+    """The settings of a recipe; it may not name code that the user does not name himself."""
+    from edgeresnet.training.config import TrainingConfig
+    from edgeresnet.training.networks import canonical, find_stored
+
+    recipe = TrainingConfig.from_json(path.read_bytes())
+    if network is not None:
+        return dataclasses.replace(recipe, network=network)
+    find_stored(canonical(recipe.network), None, str(path))
+    return recipe
+
+
+def _choose_defaults(network: str | None, image_size: int | None) -> "TrainingConfig":
+    """The default recipe; for another network than the default one at its own size."""
+    from edgeresnet.training.config import TrainingConfig
+    from edgeresnet.training.networks import canonical, find_network
+
+    if network is None or canonical(network) == ARCHITECTURE:
+        return TrainingConfig()
+    blueprint = find_network(network)
+    if image_size is None:
+        usual = blueprint.preprocess(None, "").input
+        if usual.height != usual.width:
+            raise click.UsageError(f"{network} takes images of {usual.height} x {usual.width}, training is on squares: say --image-size")
+        image_size = usual.height
+    try:
+        return TrainingConfig.for_network(network, image_size)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error

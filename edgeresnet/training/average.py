@@ -101,7 +101,10 @@ def average_weights(
 def _average(networks: Sequence[TrainedNetwork]) -> nn.Module:
     mean = copy.deepcopy(networks[0].model.network)
     states = [network.model.network.state_dict() for network in networks]
-    mean.load_state_dict({name: _mean([state[name] for state in states]) for name in states[0]})
+    # Filled anew, since it also knows of what version each module is, which some ask for.
+    averaged = mean.state_dict()
+    averaged.update({name: _mean([state[name] for state in states]) for name in averaged})
+    mean.load_state_dict(averaged)
     return mean.eval().requires_grad_(False)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from edgeresnet.cifar10 import ARCHITECTURE, CIFAR10_LABELS, CIFAR10_MEAN, CIFAR10_SIZE, CIFAR10_STD, NETWORK
+from edgeresnet.cifar10 import ARCHITECTURE, CIFAR10_LABELS, CIFAR10_MEAN, CIFAR10_SIZE, CIFAR10_STD, EXPORT_STEM, NETWORK
 from edgeresnet.errors import CheckpointError, NetworkError
 from edgeresnet.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from edgeresnet.spec import ImageInput
@@ -32,7 +33,6 @@ class Blueprint:
 
     Attributes:
         name: What files keep: ``resnet18-cifar``, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:callable``.
-        slug: What begins the names of its exports.
         build: From the number of classes to a module: normalized float32 (N, C, H, W) in, logits out; with fresh weights.
         preprocess: What is usual for its images, at the given height and width or the usual one. Weights that are known by their
             SHA-256 may have been trained with something of their own.
@@ -41,7 +41,6 @@ class Blueprint:
     """
 
     name: str
-    slug: str
     build: Callable[[int], nn.Module]
     preprocess: Callable[[tuple[int, int] | None, str], Preprocessing]
     labels: tuple[str, ...] = ()
@@ -107,6 +106,13 @@ def canonical(name: str) -> str:
     return ARCHITECTURE if name == NETWORK else name
 
 
+def file_stem(architecture: str) -> str:
+    """What begins the names of a network's exports."""
+    if architecture == ARCHITECTURE:
+        return EXPORT_STEM
+    return re.sub(r"[^A-Za-z0-9_]+", "-", architecture.rpartition(":")[2]).strip("-_") or "network"
+
+
 def did_you_mean(name: str, known: tuple[str, ...]) -> str:
     """The names closest to one that is not known, for a complaint."""
     close = get_close_matches(name, known, n=4, cutoff=0.5)
@@ -118,9 +124,7 @@ def _preprocess_cifar(size: tuple[int, int] | None, sha256: str) -> Preprocessin
     return Preprocessing(input=ImageInput(height=height, width=width), mean=CIFAR10_MEAN, std=CIFAR10_STD)
 
 
-CIFAR_RESNET18: Final = Blueprint(
-    name=ARCHITECTURE, slug="resnet18", build=build_resnet18, preprocess=_preprocess_cifar, labels=CIFAR10_LABELS
-)
+CIFAR_RESNET18: Final = Blueprint(name=ARCHITECTURE, build=build_resnet18, preprocess=_preprocess_cifar, labels=CIFAR10_LABELS)
 
 
 def _find_own(name: str, module_name: str, attribute: str) -> Blueprint:
@@ -138,9 +142,7 @@ def _find_own(name: str, module_name: str, attribute: str) -> Blueprint:
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.5,))
         return Preprocessing(input=ImageInput(height=size[0], width=size[1], channels=channels), mean=mean, std=std)
 
-    return Blueprint(
-        name=name, slug=attribute.rpartition(".")[2].strip("_") or "network", build=build, preprocess=preprocess, tells_normalization=False
-    )
+    return Blueprint(name=name, build=build, preprocess=preprocess, tells_normalization=False)
 
 
 @contextmanager

@@ -52,7 +52,6 @@ def find_torchvision(name: str) -> Blueprint:
 
     return Blueprint(
         name=f"{TORCHVISION}:{name}",
-        slug=name,
         build=lambda classes: _build_torchvision(name, classes),
         preprocess=preprocess,
         labels=tuple(weights.DEFAULT.meta["categories"]),
@@ -95,7 +94,6 @@ def find_timm(name: str) -> Blueprint:
     subset = infer_imagenet_subset(described)
     return Blueprint(
         name=f"{TIMM}:{name}",
-        slug=name.replace(".", "-"),
         build=lambda classes: _build_timm(name, classes),
         preprocess=lambda size, sha256: _preprocess_timm(usual, size),
         labels=_distinct(ImageNetInfo(subset)) if subset is not None else (),

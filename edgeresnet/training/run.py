@@ -13,7 +13,7 @@ from types import FrameType
 
 import torch
 
-from edgeresnet.datasets import LabelledImages, check_test_classes, count_by_class, describe_content, hold_out, read_split
+from edgeresnet.datasets import LabelledImages, check_memory, check_test_classes, count_by_class, describe_content, hold_out, read_split
 from edgeresnet.errors import CheckpointError, CompilerError, DataError, NetworkError, ProviderError
 from edgeresnet.files import replacing, write_text
 from edgeresnet.preprocessing import Preprocessing
@@ -118,6 +118,8 @@ def run_training(
     images = read_split(data, "train", size=preprocessing.input, track=track)
     _check_training_data(images, data)
     content = describe_content(images)
+    # Both parts are copies.
+    check_memory(len(images), preprocessing.input, str(data))
     training, validation = hold_out(images, config.validation_fraction)
     if state is None:
         state = _begin(config, images.classes, device, beginning, blueprint, report if workers.is_first else _say_nothing)

@@ -92,7 +92,9 @@ def load_state(network: nn.Module, state: StateFile, name: str) -> None:
         count = _other_class_count(own, given, reshaped) if not missing and not unexpected else None
         hint = f"; the file is for {count[1]} classes and the network was built for {count[0]}" if count else ""
         raise CheckpointError(f"{state.path}: the weights do not fit a {name}: {'; '.join(filter(None, complaints))}{hint}")
-    network.load_state_dict(given)
+    # Its own dictionary also knows of what version each module is, which some ask for.
+    own.update(given)
+    network.load_state_dict(own)
 
 
 def count_classes(blueprint: Blueprint, state: StateFile) -> int:

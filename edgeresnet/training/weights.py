@@ -98,7 +98,7 @@ def load_weights(
         CheckpointError: If there is no such file, nobody says what network it is, or the weights do not fit that.
         NetworkError: If there is no such network, or it takes no images of that size.
         MissingExtraError: If the network is timm's and timm is not installed.
-        ValueError: If ``changes`` make no sense for it.
+        PreprocessingError: If ``changes`` make no sense for it.
     """
     state = read_state(path)
     known = read_spec(state)
@@ -108,6 +108,32 @@ def load_weights(
     if network is None:
         raise CheckpointError(f"{path}: these weights do not say what they are; fix: name their network with --network")
     return _load_foreign(state, find_network(network), labels, changes)
+
+
+def load_original(path: Path, spec: ModelSpec, network: str | None = None) -> TrainedNetwork:
+    """Read the weights that a model was made from, to be run as that model is.
+
+    Args:
+        path: Ours or anybody's.
+        spec: Of the model: its network, classes, and what happens to its images.
+        network: What the user names; needed where it is one of his own.
+
+    Raises:
+        ModelFormatError: If the model was made from another file.
+        CheckpointError: If there is no such file, or the weights do not fit the network.
+        NetworkError: If the network cannot be built.
+        MissingExtraError: If it is timm's and timm is not installed.
+    """
+    state = read_state(path)
+    if state.sha256 != spec.checkpoint_sha256:
+        raise ModelFormatError(
+            f"{path}: is not what the model was made from: its SHA-256 begins with {state.sha256[:12]}, the model's with "
+            f"{spec.checkpoint_sha256[:12]}; fix: name the right file with --original, or give --no-original"
+        )
+    blueprint = find_stored(spec.architecture, network, str(path))
+    module = blueprint.build(len(spec.labels))
+    load_state(module, state, blueprint.name)
+    return _finish(module, replace(spec, precision="fp32", accuracy=None), state)
 
 
 def _load_own(state: StateFile, known: ModelSpec, blueprint: Blueprint, labels: tuple[str, ...] | None, changes: Changes) -> TrainedNetwork:

@@ -1,5 +1,6 @@
 """The static INT8 form: QuantizeLinear and DequantizeLinear around FP32 operators (QDQ), which runtimes fuse into integer ones."""
 
+from collections.abc import Container
 from typing import Any, Final
 
 import numpy as np
@@ -14,8 +15,8 @@ from exporters.int8.operators import constant_array, first_input, name_of
 from exporters.int8.weights import quantize_columns
 from exporters.static.ranges import Grid, calibrate
 
-# What computes; a Relu that alone reads its result belongs to it, and runtimes run both as one.
-COMPUTING: Final = frozenset({"Conv", "Add", "Relu"})
+# What belongs to a convolution or sum whose result it alone reads: on a grid that ends where it cuts off it needs no computation.
+ACTIVATIONS: Final = frozenset({"Relu", "Clip"})
 
 
 def quantize_static_int8(model: onnx.ModelProto, images: NDArray[Any]) -> onnx.ModelProto:
@@ -36,12 +37,12 @@ def quantize_static_int8(model: onnx.ModelProto, images: NDArray[Any]) -> onnx.M
         ExportError: If there is no convolution to quantize.
     """
     quantized = ir.from_proto(onnx.shape_inference.infer_shapes(model))
-    values = [node.outputs[0] for node in quantized.graph if node.op_type in COMPUTING and not _belongs_to_relu(node.outputs[0])]
-    grids = calibrate(model, [value.name or "" for value in values], images)
-    scales = {_insert_grid(quantized.graph, value, grids[value.name or ""]): grids[value.name or ""].scale for value in values}
-    convolutions = [node for node in quantized.graph if node.op_type == "Conv" and first_input(node) in scales]
+    values = _choose_values(quantized.graph)
+    convolutions = [node for node in quantized.graph if _reads_weights(node) and first_input(node) in values]
     if not convolutions:
         raise ExportError("nothing to quantize: no convolution reads the result of another layer")
+    grids = calibrate(model, [value.name or "" for value in values], images)
+    scales = {_insert_grid(quantized.graph, value, grids[value.name or ""]): grids[value.name or ""].scale for value in values}
     for node in convolutions:
         _quantize_parameters(quantized.graph, node, scales[first_input(node)])
     common.RemoveUnusedNodesPass()(quantized)
@@ -50,9 +51,47 @@ def quantize_static_int8(model: onnx.ModelProto, images: NDArray[Any]) -> onnx.M
     return result
 
 
-def _belongs_to_relu(value: ir.Value) -> bool:
-    readers = list(value.consumers())
-    return len(readers) == 1 and readers[0].op_type == "Relu"
+def _choose_values(graph: ir.Graph) -> list[ir.Value]:
+    """What gets a grid: what convolutions read, and what is computed of that alone, so that the whole operator is one of integers.
+
+    Nothing in front of the first convolution does, and nothing that a grid would only make coarser.
+    """
+    behind: set[ir.Value] = set()
+    chosen: dict[ir.Value, None] = {}
+    for node in graph:
+        if _reads_weights(node) or any(value in behind for value in node.inputs if value is not None):
+            behind.update(node.outputs)
+        value = node.outputs[0]
+        if value not in behind or value.dtype != ir.DataType.FLOAT or _belongs_to_activation(value):
+            continue
+        computing = first_input(node).producer() if _is_activation(node) and _belongs_to_activation(first_input(node)) else node
+        if _is_read_by_convolution(value) or (computing is not None and _computes_in_integers(computing, chosen)):
+            chosen[value] = None
+    return list(chosen)
+
+
+def _computes_in_integers(node: ir.Node, chosen: Container[ir.Value]) -> bool:
+    if node.op_type == "Add":
+        return all(value in chosen for value in node.inputs)
+    return _reads_weights(node) and first_input(node) in chosen
+
+
+def _reads_weights(node: ir.Node) -> bool:
+    return node.op_type == "Conv" and constant_array(node.inputs[1]) is not None
+
+
+def _is_read_by_convolution(value: ir.Value) -> bool:
+    return any(use.idx == 0 and _reads_weights(use.node) for use in value.uses())
+
+
+def _is_activation(node: ir.Node) -> bool:
+    return node.op_type in ACTIVATIONS
+
+
+def _belongs_to_activation(value: ir.Value) -> bool:
+    """Whether runtimes compute the value and the activation that alone reads it as one."""
+    producer, readers = value.producer(), list(value.consumers())
+    return producer is not None and producer.op_type in ("Conv", "Add") and len(readers) == 1 and _is_activation(readers[0])
 
 
 def _insert_grid(graph: ir.Graph, value: ir.Value, grid: Grid) -> ir.Value:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edgeresnet.evaluation import images_at_once
 from exporters.sessions import open_session, show_values
 
 LEVELS: Final = 255
@@ -18,7 +19,7 @@ ERROR_POWER: Final = 2.5
 # Candidates are the range that was seen, shrunk by these factors.
 SHRINKING: Final = np.linspace(0.3, 1, 36)
 BATCH: Final = 32
-# Values of an activation that are kept of each batch.
+# Values of an activation that are kept of each batch of ``BATCH``.
 SAMPLE: Final = 20_000
 
 
@@ -68,10 +69,12 @@ def calibrate(model: onnx.ModelProto, names: Sequence[str], images: NDArray[Any]
     generator = np.random.default_rng(0)
     samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     low, high = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
-    for start in range(0, len(images), BATCH):
-        results = session.run(list(names), {session.get_inputs()[0].name: images[start : start + BATCH]})
+    # All activations of a batch are in memory at once.
+    count = images_at_once(BATCH, images)
+    for start in range(0, len(images), count):
+        results = session.run(list(names), {session.get_inputs()[0].name: images[start : start + count]})
         for name, activation in zip(names, results, strict=True):
             values = activation.reshape(-1)
-            samples[name].append(values[generator.integers(0, values.size, SAMPLE)])
+            samples[name].append(values[generator.integers(0, values.size, SAMPLE * count // BATCH)])
             low[name], high[name] = min(low[name], float(values.min())), max(high[name], float(values.max()))
     return {name: choose_grid(np.concatenate(samples[name]), low[name], high[name]) for name in names}

@@ -1,0 +1,62 @@
+"""What models are measured beside: the network that they were made from, or its FP32 form where that is all there is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.subjects import OnnxSubject, OriginalSubject, check_same_weights
+from edgeresnet.cifar10 import ARCHITECTURE
+from edgeresnet.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was chosen.
+
+    Attributes:
+        original: A network in PyTorch, an ONNX file, or None where neither is at hand.
+        remark: What a reader of the figures should know of that; empty where it is as usual.
+    """
+
+    original: OriginalSubject | OnnxSubject | None
+    remark: str = ""
+
+
+def choose_original(models: Sequence[OnnxSubject], given: Path | None, network: str | None, target: Target) -> Choice:
+    """Choose what models of one network are held against.
+
+    It is the file that the user gives: weights, or an ONNX file. Without one it is the bundled weights for models of that network, and
+    of others the FP32 model among them.
+
+    Args:
+        models: ONNX files, at least one.
+        given: What the user says, or None.
+        network: Name of the network in PyTorch, where the user has to name it.
+        target: Where an ONNX file runs; PyTorch gets as many CPU threads.
+
+    Raises:
+        ModelFormatError: If what is given is not what the models were made from.
+        CheckpointError: If the weights cannot be used.
+        MissingExtraError: If they need PyTorch or timm, and that is not installed.
+    """
+    spec = models[0].spec
+    if given is not None:
+        original = (
+            OnnxSubject.of(given, target) if given.suffix.lower() == ".onnx" else OriginalSubject.of(given, target.cores, spec, network)
+        )
+        check_same_weights(models, original)
+        return Choice(original=original)
+    if spec.architecture == ARCHITECTURE:
+        bundled = OriginalSubject.of(None, target.cores)
+        check_same_weights(models, bundled)
+        return Choice(original=bundled)
+    fp32 = next((model for model in models if model.spec.precision == "fp32"), None)
+    if fp32 is None:
+        return Choice(
+            original=None,
+            remark=f"what {models[0].name} was made from is not at hand, so nothing is compared with it; fix: name it with --original",
+        )
+    check_same_weights(models, fp32)
+    return Choice(
+        original=fp32, remark=f"{fp32.name} is what the others are compared with; --original names the weights, where there are any"
+    )
