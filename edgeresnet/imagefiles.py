@@ -64,7 +64,7 @@ def is_wanted(path: str, left_out: LeftOut) -> bool:
 
 
 def in_folder(folder: Path, left_out: LeftOut) -> Iterator[str]:
-    """Paths of the images below a folder, relative to it and with slashes; folder by folder in order of the names.
+    """Paths of the images below a folder, relative to it and with slashes; folder by folder in order of the names. Links are followed.
 
     Raises:
         OSError: If a folder cannot be read.
@@ -73,8 +73,11 @@ def in_folder(folder: Path, left_out: LeftOut) -> Iterator[str]:
     def fail(error: OSError) -> None:
         raise error
 
-    for parent, folders, files in os.walk(folder, onerror=fail):
+    for parent, folders, files in os.walk(folder, onerror=fail, followlinks=True):
         here = Path(parent).relative_to(folder)
+        if _leads_back(Path(parent)):
+            folders.clear()
+            continue
         folders.sort()
         for name in list(filter(is_of_system, folders)):
             folders.remove(name)
@@ -87,6 +90,11 @@ def in_folder(folder: Path, left_out: LeftOut) -> Iterator[str]:
                 yield path
             else:
                 left_out.add(path, "no file behind the name")
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    return folder.is_symlink() and folder.resolve() in [parent.resolve() for parent in folder.parents]
 
 
 def is_archive(path: Path) -> bool:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from edgeresnet.cifar10 import ARCHITECTURE, CIFAR10_LABELS, CIFAR10_MEAN, CIFAR10_STD
 from edgeresnet.cli import main
+from edgeresnet.datasets import read_split
 from edgeresnet.evaluation import synthetic_images
 from edgeresnet.spec import PRECISIONS, ImageInput, ModelSpec
 from edgeresnet.training.model import build_resnet18
@@ -61,11 +62,20 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exports(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportedModel]:
-    """The exports of ``weights``, by precision."""
+def exports(weights: Path, uneven_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportedModel]:
+    """The exports of ``weights``, by precision, each with its accuracy on the test split of ``uneven_folder``."""
     folder = tmp_path_factory.mktemp("models")
-    exported = export_models(weights, PRECISIONS, folder, calibration=synthetic_images(32, 64, seed=3))
+    test = read_split(uneven_folder, "test", size=32)
+    exported = export_models(weights, PRECISIONS, folder, test=test, calibration=synthetic_images(32, 64, seed=3))
     return {model.spec.precision: model for model in exported}
+
+
+@pytest.fixture
+def exported_before(exports: dict[str, ExportedModel], monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
+    """Spares an export of ``weights`` PyTorch's part of the work: the FP32 model is the one that ``exports`` has."""
+    model = onnx.load(exports["fp32"].path)
+    monkeypatch.setattr("exporters.export.export_fp32", lambda classifier, *size: model)
+    return model
 
 
 def make_image(generator: np.random.Generator, colour: int, size: int) -> Image.Image:

@@ -12,8 +12,15 @@ import pytest
 from PIL import Image
 
 from edgeresnet.classifier import Classifier, bundled_model
+from edgeresnet.datasets import read_split
+from edgeresnet.evaluation import compare_logits, top1
+from edgeresnet.modelfile import read_model_file
 from edgeresnet.profile import Profile
+from edgeresnet.session import Session
+from edgeresnet.spec import Accuracy
 from edgeresnet.target import Target
+from edgeresnet.timing import time_calls
+from edgeresnet.training.weights import bundled_weights, load_weights
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -47,16 +54,138 @@ def workplace(tmp_path, monkeypatch, image_folder, labelled_folder):
     return tmp_path
 
 
-def test_the_commands_run_as_given(workplace, run_cli):
+@pytest.fixture
+def short_timings(monkeypatch):
+    """A twentieth of the time for what bench and tune time: the figures here are nobody's."""
+
+    def time_briefly(call, *, seconds, least=1):
+        return time_calls(call, seconds=seconds / 20, least=least)
+
+    for place in ("benchmarks.latency", "benchmarks.tune"):
+        monkeypatch.setattr(f"{place}.time_calls", time_briefly)
+
+
+def count_right(model, images):
+    return top1(Session(Path(model)).logits(images.images), images.labels)
+
+
+def check_predict(words, result):
+    model = Profile.read(Path("deploy.json")).model if "--profile" in words else None
+    best = Classifier(model).predict("cat.jpg").top(int(words[words.index("--top") + 1]) if "--top" in words else 1)
+    shown = result.out.split("cat.jpg")[1].split()
+    assert shown[::2] == [label for label, _ in best]
+    assert shown[1::2] == [f"{round(score, 6):.2%}" for _, score in best]
+
+
+def check_export(words, result):
+    folder, data = Path(words[words.index("--output") + 1]), Path(words[words.index("--data") + 1])
+    for precision in ("fp32", "int8"):
+        path = folder / f"resnet18-{precision}.onnx"
+        spec = Session(path).spec
+        images = read_split(data, "test", size=32)
+        assert spec.accuracy == Accuracy(top1=pytest.approx(count_right(path, images)), count=len(images), data=images.name)
+        (row,) = [line for line in result.out.splitlines() if str(path) in line]
+        assert row.split()[-1] == f"{spec.accuracy.top1:.2%}"
+        assert f"predict IMAGE --model {folder}" in result.err
+    assert f"compared with the PyTorch original on {len(images)} images ({images.name})" in result.out
+
+
+def check_bench(words, result):
+    rows = [line.split() for line in result.out.splitlines()]
+    images = read_split(Path("cifar10"), "test", size=32)
+    for path in words[:2]:
+        (row,) = [row for row in rows if row and row[0] == Path(path).name]
+        assert row[-2] == f"{count_right(path, images):.2%}"
+    (original,) = [row for row in rows if row[:2] == ["PyTorch", "original"]]
+    assert (original[-3], original[-1]) == ("1.00x", "100.00%")
+    assert f"answers on {len(images)} images: {images.name}" in result.out
+
+
+def check_quantize(words, result):
+    target = Path(words[-1])
+    assert result.out.splitlines()[-1].startswith(f"{target}: {target.stat().st_size / 1e6:.1f} MB (44.7), ")
+    assert "19 of 21 layers in INT8" in result.err
+    assert Session(target).spec.precision == "int8"
+
+
+def check_doctor(words, result):
+    assert re.search(r"^ok +provider cpu +starts *$", result.out, re.MULTILINE)
+    assert "broken" not in result.out
+
+
+def check_tune(words, result):
+    profile = Profile.read(Path("deploy.json"))
+    assert profile.model.resolve() in [Path(path).resolve() for path in words[:2]]
+    first = next(line.split() for line in result.out.splitlines() if "resnet18-" in line)
+    assert first[:3] == [profile.model.name, "cpu", str(profile.target.threads)]
+    assert f"agreement with {Path(words[0]).name} on 256 images: synthetic images" in result.out
+    assert "predict --profile deploy.json" in result.err
+
+
+def check_eval(words, result):
+    images = read_split(Path("cifar10"), "test", size=32)
+    logits = Session(Path(words[0])).logits(images.images)
+    parity = compare_logits(load_weights(bundled_weights()).logits(images.images), logits)
+    assert f"{top1(logits, images.labels):.2%} (95 % interval" in result.out
+    assert f"{parity.agreement:.2%} agreement" in result.out
+    assert f"SQNR {parity.sqnr_db:.1f} dB" in result.out
+
+
+def check_info(words, result):
+    file = read_model_file(Path(words[0]))
+    assert file.sha256 in result.out
+    assert f"{len(file.content):,}" in result.out
+    assert f"{file.operators['MatMulInteger']} MatMulInteger" in result.out
+
+
+def check_train(words, result):
+    weights = Path(words[words.index("--output") + 1]) / "weights.safetensors"
+    trained = load_weights(weights)
+    assert result.out.splitlines() == [f"{weights}, {trained.spec.accuracy}", f"next: edgeresnet export {weights} --data my-images"]
+    assert len(re.findall(r"^epoch [12]/2  32 px", result.err, re.MULTILINE)) == 2
+    images = read_split(Path("my-images"), "test", size=32)
+    assert trained.spec.accuracy.top1 == top1(trained.logits(images.images), images.labels)
+
+
+CHECKS = {
+    "predict": check_predict,
+    "export": check_export,
+    "bench": check_bench,
+    "quantize": check_quantize,
+    "doctor": check_doctor,
+    "tune": check_tune,
+    "eval": check_eval,
+    "info": check_info,
+    "train": check_train,
+}
+
+
+@pytest.mark.usefixtures("workplace", "short_timings")
+def test_the_commands_run_as_given_and_print_what_is_so(run_cli):
     assert len(COMMANDS) >= 6
     for command in COMMANDS:
-        result = run_cli(*shlex.split(command))
+        name, *words = shlex.split(command)
+        result = run_cli(name, *words)
         assert result.status == 0, f"{command}: {result.err}"
+        CHECKS[name](words, result)
 
 
+def said_by_python(code):
+    """What an example prints, from what it does by other means."""
+    prediction = Classifier().predict("cat.jpg")
+    if "from_profile" in code:
+        return ""
+    if "predict_batch" not in code:
+        return f"{prediction!r}\n"
+    line = f"{prediction.label} {prediction.score} {prediction.top(3)}\n"
+    return f"{line}{line}image data of 13 bytes: not an image in a format that Pillow reads\n"
+
+
+@pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize("code", PYTHON)
-def test_the_python_runs_as_given(workplace, code):
+def test_the_python_runs_as_given_and_prints_what_is_so(code, capsys):
     exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out == said_by_python(code)
 
 
 def test_the_figures_are_the_records():

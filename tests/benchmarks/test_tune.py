@@ -6,10 +6,14 @@ import onnx
 import pytest
 
 from benchmarks.subjects import OnnxSubject
-from benchmarks.tune import FINALISTS, Candidate, Goal, _rank, list_targets, tune
-from edgeresnet.datasets import read_split
+from benchmarks.tune import FINALISTS, Candidate, Goal, _judge, _rank, list_targets, tune
+from edgeresnet.cifar10 import CIFAR10_LABELS
+from edgeresnet.datasets import LabelledImages, read_split
 from edgeresnet.errors import ModelFormatError, ProviderError
+from edgeresnet.evaluation import synthetic_images
+from edgeresnet.machine import available_cores
 from edgeresnet.profile import Profile
+from edgeresnet.progress import silent
 from edgeresnet.session import Session
 from edgeresnet.spec import ModelSpec
 from edgeresnet.target import Target
@@ -116,3 +120,126 @@ def test_the_ways_are_those_that_can_differ():
 def test_a_candidate_reports_images_per_second(exports):
     candidate = Candidate(OnnxSubject.of(exports["fp32"].path, Target()), 64, calls_ms=[100.0, 400.0, 200.0])
     assert (candidate.p50_ms, candidate.images_per_s) == (200.0, 320.0)
+
+
+SIZE = 32
+
+
+@pytest.fixture
+def briefly(monkeypatch):
+    """Timings that are long enough to be there."""
+    monkeypatch.setattr("benchmarks.tune.FINAL_SLICE_S", 0.01)
+    monkeypatch.setattr("benchmarks.tune.FIRST_SLICE_S", 0.01)
+
+
+@pytest.fixture(scope="module")
+def beside(exports, astray):
+    """The FP32 model, one that answers otherwise, and images with labels of which each model is right on a part."""
+    images = synthetic_images(SIZE, 60, seed=2)
+    reference, other = (Session(path).logits(images).argmax(1) for path in (exports["fp32"].path, astray))
+    labels = reference.copy()
+    labels[::4] = (reference[::4] + 1) % 10
+    data = LabelledImages(images=images, labels=labels, classes=CIFAR10_LABELS, name="sixty images")
+    agreement = float((reference == other).mean())
+    drop = 100 * float((reference == labels).mean() - (other == labels).mean())
+    assert 0.3 < agreement < 0.95
+    assert drop > 5
+    return data, [exports["fp32"].path, astray], agreement, drop
+
+
+@pytest.mark.usefixtures("briefly")
+def test_the_least_agreement_is_the_one_that_was_asked_for(beside):
+    data, paths, agreement, _ = beside
+    for least, refused in ((agreement - 0.001, 0), (agreement + 0.001, 1)):
+        goal = Goal(min_agreement=least, budget_s=0)
+        tuning = tune(paths, goal, threads=1, providers=["cpu"], data=data)
+        assert len(tuning.refused) == refused
+        (other,) = [c for c in (*tuning.ranked, *tuning.refused) if c.subject.name == "astray.onnx"]
+        assert other.agreement == pytest.approx(agreement)
+        assert (tuning.goal, tuning.data, tuning.count, tuning.reference) == (goal, "sixty images", 60, "resnet18-fp32.onnx")
+
+
+@pytest.mark.usefixtures("briefly")
+def test_the_largest_drop_is_the_one_that_was_asked_for_in_points(beside):
+    data, paths, _, drop = beside
+    for largest, reason in ((drop + 0.1, None), (drop - 0.1, f"loses {drop:.2f} points of top-1")):
+        tuning = tune(paths, Goal(min_agreement=0, max_drop=largest, budget_s=0), threads=1, providers=["cpu"], data=data)
+        (other,) = [c for c in (*tuning.ranked, *tuning.refused) if c.subject.name == "astray.onnx"]
+        assert other.refused == reason
+        assert next(c for c in tuning.ranked if c.subject.name != "astray.onnx").top1 == 0.75
+
+
+@pytest.mark.usefixtures("briefly")
+@pytest.mark.parametrize(("objective", "images"), [("latency", 1), ("throughput", 64)])
+def test_calls_have_one_image_for_latency_and_64_for_throughput(exports, monkeypatch, objective, images):
+    seen, run = [], Session.logits
+    monkeypatch.setattr(Session, "logits", lambda session, pixels: seen.append(pixels) or run(session, pixels))
+    monkeypatch.setattr("benchmarks.tune.MICRO_BATCHES", {"cpu": (32,)})
+    tuning = tune([exports["fp32"].path], Goal(objective=objective, budget_s=0), threads=1, providers=["cpu"])
+    assert {len(pixels) for pixels in seen[2:]} == {images}
+    np.testing.assert_array_equal(seen[-1], synthetic_images(SIZE, 256)[:images])
+    best = tuning.ranked[0]
+    assert (tuning.count, best.images_per_call, tuning.profile.images_per_call) == (256, images, images)
+    assert best.images_per_s == pytest.approx(1000 * images / np.median(best.calls_ms))
+
+
+def test_answers_are_compared_once_for_each_file_and_arithmetic(exports, monkeypatch):
+    """Threads, streams and batches do not change them; reduced arithmetic does."""
+    fp32 = OnnxSubject.of(exports["fp32"].path, Target())
+    asked = []
+
+    def answer(subject, images):
+        asked.append(subject.target)
+        exact = np.float32([[1, 0], [0, 1]])
+        return exact if subject.target.exact or subject.target.provider == "cpu" else np.float32([[1, 0], [1, 0]])
+
+    monkeypatch.setattr("benchmarks.tune.collect_answers", answer)
+    targets = [Target(provider="cuda", exact=exact, micro_batch=batch) for exact in (True, False) for batch in (32, 128)]
+    candidates = [Candidate(replace(fp32, target=target), 1) for target in targets]
+    _judge(candidates, fp32, Goal(), synthetic_images(SIZE, 2), None, silent)
+    assert [candidate.agreement for candidate in candidates] == [1, 1, 0.5, 0.5]
+    assert [candidate.refused for candidate in candidates] == [None, None, *2 * ["agrees on 50.00% of the images only"]]
+    assert len(asked) == 3
+
+
+def test_the_most_threads_are_those_that_were_asked_for(exports, monkeypatch):
+    monkeypatch.setattr("benchmarks.tune._rank", lambda candidates, *rest: candidates)
+    monkeypatch.setattr("benchmarks.tune.synthetic_images", lambda size, count: synthetic_images(size, 2))
+    for threads, expected in (
+        (1, [1]),
+        (3, [1, 2, 3]),
+        (None, [t.threads for t in list_targets("cpu", "fp32", "latency", available_cores())]),
+    ):
+        tuning = tune([exports["fp32"].path], Goal(), threads=threads, providers=["cpu"], data=None)
+        assert [candidate.subject.target.threads for candidate in tuning.ranked] == expected
+        assert tuning.unavailable == {}
+
+
+def test_a_drop_needs_data(exports):
+    with pytest.raises(ValueError, match="max_drop needs data"):
+        tune([exports["fp32"].path], Goal(max_drop=1.0))
+
+
+class Timed:
+    """A way whose calls take as long as it was told."""
+
+    def __init__(self, milliseconds):
+        self.milliseconds, self.rounds = milliseconds, 0
+
+
+def test_rounds_double_in_length_until_three_are_left_which_are_timed_anew(monkeypatch):
+    slices = []
+
+    def time_one(candidate, batch, seconds):
+        slices.append(seconds)
+        candidate.calls_ms.append(candidate.subject.milliseconds)
+
+    monkeypatch.setattr("benchmarks.tune._time", time_one)
+    candidates = [Candidate(Timed(10.0 * 2**i), 1) for i in range(12)]
+    ranked = _rank(candidates, None, Goal(budget_s=60), silent)
+    assert slices == [0.25] * 12 + [0.5] * 6 + [2.5] * 12
+    assert [len(c.calls_ms) for c in ranked] == [4] * 3 + [2] * 3 + [1] * 6
+    slices.clear()
+    close = [Candidate(Timed(10.0 + 0.04 * i), 1) for i in range(12)]
+    assert len([c for c in _rank(close, None, Goal(budget_s=60), silent) if len(c.calls_ms) == 4]) == 12, "within 5 % of the fastest"
+    assert slices == [0.25] * 12 + [2.5] * 48

@@ -5,7 +5,6 @@ import resource
 import shutil
 from contextlib import contextmanager
 
-import onnx
 import pytest
 
 from edgeresnet.files import replacing, write_text
@@ -13,7 +12,6 @@ from edgeresnet.modelfile import read_model_file
 from edgeresnet.profile import Profile
 from edgeresnet.target import Target
 from edgeresnet.training.weights import load_weights, save_weights
-from exporters import export
 from exporters.export import export_models
 
 
@@ -94,10 +92,9 @@ def test_a_file_is_replaced_whole_or_stays(writers, tmp_path, kind):
     assert (tmp_path / "as a reader has it open").read_text() == "old"
 
 
-def test_several_exported_files_appear_together_or_not_at_all(exports, weights, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("exported_before")
+def test_several_exported_files_appear_together_or_not_at_all(exports, weights, tmp_path):
     """INT8 fits below the limit and FP32 does not."""
-    made = onnx.load(exports["fp32"].path)
-    monkeypatch.setattr(export, "export_fp32", lambda model, *size: made)  # as it was made before
     shutil.copy(exports["fp32"].path, tmp_path / "resnet18-int8.onnx")
     before = (tmp_path / "resnet18-int8.onnx").read_bytes()
     with files_up_to(20_000_000), pytest.raises(OSError, match="too large"):

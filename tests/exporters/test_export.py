@@ -78,10 +78,11 @@ def test_the_exports_answer_like_the_original(exports, weights):
     fp16 = compare_logits(original, Session(exports["fp16"].path).logits(PIXELS))
     assert fp16.sqnr_db > 55
     int8 = compare_logits(original, Session(exports["int8"].path).logits(PIXELS))
-    assert int8.sqnr_db > 27
+    assert int8.sqnr_db > 38
     assert int8.largest_difference > fp32.largest_difference
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_accuracy_is_measured_and_stamped(weights, labelled_folder, tmp_path):
     test = read_split(labelled_folder, "test")
     exported, _ = export_models(weights, ("fp32", "int8"), tmp_path, test=test)
@@ -91,6 +92,7 @@ def test_accuracy_is_measured_and_stamped(weights, labelled_folder, tmp_path):
     assert exported.original_accuracy.top1 == session.spec.accuracy.top1
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_nothing_is_written_unless_everything_holds(weights, labelled_folder, tmp_path, monkeypatch):
     old = tmp_path / "resnet18-fp32.onnx"
     old.write_bytes(b"what was there before")
@@ -117,6 +119,7 @@ def test_nothing_is_written_unless_everything_holds(weights, labelled_folder, tm
     assert_untouched()
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_a_drop_in_accuracy_is_a_gate(weights, labelled_folder, tmp_path, monkeypatch):
     test = read_split(labelled_folder, "test")
     right = replace(test, labels=load_weights(weights).logits(test.images).argmax(1))

@@ -3,9 +3,10 @@ import dataclasses
 import pytest
 import torch
 
-from edgeresnet.datasets import read_split
+from edgeresnet.datasets import hold_out, read_split
 from edgeresnet.errors import CheckpointError, DataError
 from edgeresnet.evaluation import collect_logits, top1
+from edgeresnet.training.augmentation import normalization, normalize
 from edgeresnet.training.average import average_weights
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.run import run_training
@@ -70,3 +71,22 @@ def test_weights_and_data_must_belong_together(trained, image_folder, tmp_path):
         average_weights([trained, tmp_path / "other"], image_folder, tmp_path / "average", validation_fraction=HELD_OUT)
     with pytest.raises(DataError, match="its classes are not those of the weights"):
         average_weights([tmp_path / "other"] * 2, image_folder, tmp_path / "average", validation_fraction=HELD_OUT)
+
+
+def test_an_average_that_is_better_than_one_part_alone_is_not_written(trained, pair, image_folder, tmp_path):
+    target = tmp_path / "average.safetensors"
+    with pytest.raises(CheckpointError, match="no better than its parts"):
+        average_weights([trained, trained, pair[0]], image_folder, target, validation_fraction=HELD_OUT)
+    assert not target.exists()
+
+
+def test_the_averages_statistics_are_of_the_images_that_were_trained_on(pair, image_folder, tmp_path):
+    """Not of those that were held out, on which it is judged, and not the mean of the statistics of the parts."""
+    target = tmp_path / "average.safetensors"
+    average_weights(pair, image_folder, target, validation_fraction=HELD_OUT)
+    averaged = load_weights(target).model.network
+    training, _ = hold_out(read_split(image_folder, "train", size=16), HELD_OUT)
+    with torch.no_grad():
+        features = averaged.conv1(normalize(torch.from_numpy(training.images), *normalization(CPU), 16))
+    torch.testing.assert_close(averaged.bn1.running_mean, features.mean((0, 2, 3)), rtol=1e-2, atol=2e-3)
+    torch.testing.assert_close(averaged.bn1.running_var, features.var((0, 2, 3)), rtol=1e-2, atol=1e-3)

@@ -97,3 +97,34 @@ def test_a_run_with_muon_resumes_exactly(tmp_path):
     advance(resumed, 1)
     for one, other in zip(whole.network.state_dict().values(), resumed.network.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+def orthogonalize_by_hand(matrix):
+    """Three turns of Newton and Schulz's iteration, as Jordan writes it."""
+    x = matrix.double() / matrix.double().norm()
+    if len(x) > x.shape[1]:
+        return orthogonalize_by_hand(matrix.T).T
+    for _ in range(3):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+def test_filters_are_updated_as_by_plain_muon_with_nesterovs_momentum():
+    network = build_small_network()
+    config = TrainingConfig(lr=0.05, muon_lr=0.03, momentum=0.6, weight_decay=0.4)
+    optimizer = build_optimizer(network, config)
+    filters = network[0].weight.detach().double()
+    mean = torch.zeros_like(filters)
+    torch.manual_seed(1)
+    for _ in range(3):
+        optimizer.param_groups[0]["lr"] = 0.5 * config.muon_lr
+        network(torch.randn(16, 3, 3, 3)).logsumexp(1).sum().backward()
+        gradient = network[0].weight.grad.double()
+        mean = 0.6 * mean + gradient
+        update = (gradient + 0.6 * mean).permute(0, 2, 3, 1).flatten(1)
+        update = orthogonalize_by_hand(update).view(8, 3, 3, 3).permute(0, 3, 1, 2)
+        filters = filters * math.sqrt(8) / filters.norm() - 0.015 * update
+        optimizer.step()
+        optimizer.zero_grad()
+        torch.testing.assert_close(network[0].weight.detach().double(), filters, rtol=1e-4, atol=1e-4)

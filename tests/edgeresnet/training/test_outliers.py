@@ -5,11 +5,12 @@ import torch
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.evaluation import synthetic_images
 from edgeresnet.preprocessing import Preprocessing
+from edgeresnet.progress import silent
 from edgeresnet.spec import ImageInput
 from edgeresnet.training.augmentation import normalization, normalize
 from edgeresnet.training.model import build_resnet18
 from edgeresnet.training.norms import estimate_norms
-from edgeresnet.training.outliers import silence_outliers
+from edgeresnet.training.outliers import _find_largest, silence_outliers
 
 IMAGES = synthetic_images(16, 32)
 CHANNEL = 5
@@ -74,3 +75,18 @@ def test_a_network_without_outliers_stays_as_it_is(network):
     silence_outliers(network, IMAGES, label(network), PREPROCESSING, report=lines.append)
     assert not lines
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("ratio", "found"), [(8.5, False), (11.5, True)])
+def test_ten_times_the_median_makes_an_outlier(network, ratio, found):
+    read_channel(network, 0.0)
+    # Nothing is added to the channel but what comes in, so that its largest value goes with this weight.
+    for block in network.layer1:
+        block.bn2.weight[CHANNEL] = block.bn2.bias[CHANNEL] = 0.0
+    network.bn1.weight[CHANNEL] = 1.0
+    largest = _find_largest(network, network.layer1, IMAGES, PREPROCESSING, silent)
+    network.bn1.weight[CHANNEL] = ratio * largest.median() / largest[CHANNEL]
+    lines = []
+    silence_outliers(network, IMAGES, label(network), PREPROCESSING, report=lines.append)
+    assert [line.startswith("stage 1: 1 of 64 channels") for line in lines] == [True] * found
+    assert (network.bn1.weight[CHANNEL] == 0) == found

@@ -9,6 +9,7 @@ from onnx import TensorProto
 from edgeresnet.errors import ExportError
 from edgeresnet.evaluation import compare_logits, synthetic_images
 from edgeresnet.session import Session
+from exporters.int8.weights import quantize_columns
 from exporters.static.quantize import quantize_static_int8
 
 IMAGES = synthetic_images(32, 64, seed=11)
@@ -36,7 +37,7 @@ def test_the_file_has_standard_operators_only_and_int8_weights(exports):
 def test_answers_are_close_and_do_not_depend_on_neighbours(exports):
     session = Session(exports["int8-static"].path)
     logits = session.logits(IMAGES)
-    assert compare_logits(Session(exports["fp32"].path).logits(IMAGES), logits).sqnr_db > 28
+    assert compare_logits(Session(exports["fp32"].path).logits(IMAGES), logits).sqnr_db > 33
     alone = np.concatenate([session.logits(image[None]) for image in IMAGES[:5]])
     np.testing.assert_allclose(alone, logits[:5], rtol=1e-5, atol=1e-5)
 
@@ -59,3 +60,27 @@ def test_a_network_without_inner_convolutions_is_refused():
     )
     with pytest.raises(ExportError, match="nothing to quantize"):
         quantize_static_int8(model, np.ones((2, 4), np.float32))
+
+
+def test_weights_and_biases_are_the_nearest_on_their_grids(exports):
+    """Weights as ``quantize_columns`` rounds them window by window; biases on the grid of the sums, off by half a step at most."""
+    fp32 = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(exports["fp32"].path).graph.initializer}
+    model = onnx.load(exports["int8-static"].path)
+    static = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    makers = {node.output[0]: node for node in model.graph.node}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv" and makers.get(node.input[1])]
+    assert len(convolutions) == 19
+    for node in convolutions:
+        (integers, scales, zeros), (bias, bias_scales, _) = (makers[name].input for name in node.input[1:])
+        name = integers.removesuffix("_int8")
+        outputs, _, down, across = fp32[name].shape
+        matrix = fp32[name].transpose(2, 3, 1, 0).reshape(-1, outputs)
+        expected = quantize_columns(matrix, positions=down * across, saturation_safe=True)
+        np.testing.assert_array_equal(static[integers].transpose(2, 3, 1, 0).reshape(-1, outputs), expected.values)
+        np.testing.assert_array_equal(static[scales], expected.scales)
+        assert not static[zeros].any()
+        exact = fp32[bias.removesuffix("_int32")]
+        errors = np.abs(static[bias] * static[bias_scales].astype(float) - exact)
+        assert (errors <= 0.5001 * static[bias_scales]).all()
+        input_scale = static[makers[node.input[0]].input[1]]
+        np.testing.assert_allclose(static[bias_scales], input_scale * expected.scales, rtol=1e-6)

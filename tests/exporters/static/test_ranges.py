@@ -34,3 +34,31 @@ def test_calibration_sees_all_images():
     images[-1], images[3] = 5, -1  # in the last batch and in the first
     (grid,) = calibrate(model, ["y"], images).values()
     assert Grid.covering(-2, 10).scale * 0.3 <= grid.scale <= Grid.covering(-2, 10).scale
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_grid_has_the_least_mean_error_to_the_power_of_two_and_a_half(seed):
+    generator = np.random.default_rng(seed)
+    sample = (generator.laplace(size=3000) * generator.uniform(0.5, 4)).astype(np.float32)
+    low, high = float(sample.min()), 3 * float(sample.max())
+
+    def error(factor, power):
+        step = factor * (high - low) / 255
+        zero = np.rint(-factor * low / step)
+        codes = np.clip(np.rint(sample.astype(float) / step) + zero, 0, 255)
+        return (np.abs((codes - zero) * step - sample) ** power).mean()
+
+    factors = [0.3 + 0.02 * i for i in range(36)]
+    best = {power: min(factors, key=lambda factor, power=power: error(factor, power)) for power in (2, 2.5, 3)}
+    assert len(set(best.values())) > 1, "the power must matter"
+    assert choose_grid(sample, low, high).scale == pytest.approx(best[2.5] * (high - low) / 255, rel=1e-5)
+
+
+def test_calibration_covers_the_ends_of_an_even_spread():
+    node = helper.make_node("Identity", ["x"], ["y"])
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 400]) for name in "xy"]
+    model = helper.make_model(helper.make_graph([node], "g", info[:1], info[1:]), opset_imports=[helper.make_opsetid("", 18)])
+    values = np.random.default_rng(0).uniform(-3, 7, (70, 400)).astype(np.float32)
+    (grid,) = calibrate(model, ["y"], values).values()
+    assert grid.scale == pytest.approx((values.max() - values.min()) / 255, rel=1e-6)
+    assert grid.zero_point == round(255 * 3 / 10)
