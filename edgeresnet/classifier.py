@@ -1,6 +1,6 @@
 """Images in, predictions out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from os import PathLike
@@ -80,8 +80,8 @@ class Classifier:
         model: Path of an ONNX file of this project; the default is the bundled INT8 CIFAR-10 network.
         provider: ``cpu``, ``cuda``, ``openvino`` or ``auto``. The model runs there or an error says why not.
         threads: CPU threads that one call may use; the default is every core that this process may use.
-        device_id: Which GPU.
-        target: All settings of the run, in place of the three above.
+        provider_options: ONNX Runtime's own options of that provider, such as CUDA's ``device_id``, as text.
+        target: All settings of the run, in place of the four above.
         sha256: Hex SHA-256 that the file must have: who may run what ONNX Runtime is given decides what it does.
 
     Raises:
@@ -98,12 +98,13 @@ class Classifier:
         *,
         provider: str = "cpu",
         threads: int | None = None,
-        device_id: int = 0,
+        provider_options: Mapping[str, str] | None = None,
         target: Target | None = None,
         sha256: str | None = None,
     ) -> None:
         path = bundled_model() if model is None else Path(model)
-        self.session: Final = Session(path, target or Target(provider=provider, threads=threads, device_id=device_id), sha256=sha256)
+        chosen = target or Target(provider=provider, threads=threads, provider_options=provider_options or {})
+        self.session: Final = Session(path, chosen, sha256=sha256)
 
     @classmethod
     def from_profile(cls, path: str | PathLike[str]) -> Self:

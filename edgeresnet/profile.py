@@ -12,7 +12,7 @@ from edgeresnet.machine import cpu_model
 from edgeresnet.modelfile import read_model_file
 from edgeresnet.target import Target
 
-SCHEMA: Final = "edgeresnet.profile/1"
+SCHEMA: Final = "edgeresnet.profile/2"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,9 @@ from edgeresnet.binding import BoundBatch
 from edgeresnet.errors import ImageError, ModelFormatError
 from edgeresnet.images import Pixels
 from edgeresnet.modelfile import ModelFile, parse_model, read_model_file
-from edgeresnet.providers import PlacedNode, load_onnxruntime, open_model, reduced_arithmetic
+from edgeresnet.providers import PlacedNode, Provider, Settings, load_onnxruntime, open_model
 from edgeresnet.spec import DYNAMIC_PRECISIONS, INPUT_NAME, OUTPUT_NAME, ModelSpec
-from edgeresnet.target import PROVIDERS, Target
-
-# More images at a time leave a CPU's cache: at 32 a CIFAR ResNet-18's activations are 8 MB a layer. A GPU needs more to be busy.
-MICRO_BATCH: Final = 32
-MICRO_BATCH_GPU: Final = 256
+from edgeresnet.target import Target
 
 
 class Session:
@@ -52,20 +48,22 @@ class Session:
             if sha256 is not None and sha256.lower() != self._sha256:
                 raise ModelFormatError(f"has SHA-256 {self._sha256}, not {sha256} as was demanded; fix: fetch the right file")
             self.spec = _check_file(file)
-            opened = open_model(file.content, self.target, self.spec.precision)
+            taken = open_model(file.content, self.target.provider, self.target.settings, self.spec.precision)
+            opened = taken.opened
             _check_signature(opened.session, self.spec)
         self.provider = opened.provider
-        self._micro_batch = _choose_micro_batch(self.target, self.spec.precision, self.provider)
+        self._micro_batch = _choose_micro_batch(self.target, self.spec.precision, taken.provider)
         self.placement: tuple[PlacedNode, ...] = opened.placement
-        self.passed_over = opened.passed_over
-        self.arithmetic = reduced_arithmetic(opened.provider, self.target)
+        self.passed_over = taken.passed_over
+        self.arithmetic = taken.provider.arithmetic(self.target.settings)
+        self.memory = taken.provider.memory(self.target.settings)
         self._session = opened.session
         self._process = os.getpid()
         self._bound: dict[int, BoundBatch] = {}
         self._binding = Lock()
         self._streams: _Streams | None = None
         streams = self.target.streams or (self.target.cores if self.spec.precision in DYNAMIC_PRECISIONS else 1)
-        if self.provider == PROVIDERS["cpu"] and streams > 1:
+        if taken.provider.takes_streams and streams > 1:
             self._streams = _Streams(file.content, self.spec.precision, streams, self.target.cores // streams)
 
     def logits(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -92,7 +90,7 @@ class Session:
         streams = self._streams
         if streams is not None and len(batches) > 1:
             parts = streams.run(batches)
-        elif self.provider == PROVIDERS["cuda"]:
+        elif self.memory.device != "cpu":
             parts = [self._run_bound(batch) for batch in batches]
         else:
             parts = [_run(self._session, batch) for batch in batches]
@@ -105,11 +103,11 @@ class Session:
         return BoundBatch(
             load_onnxruntime(),
             self._session,
-            device="cuda" if self.provider == PROVIDERS["cuda"] else "cpu",
-            device_id=self.target.device_id if self.provider == PROVIDERS["cuda"] else 0,
+            device=self.memory.device,
+            device_id=self.memory.device_id,
             shape=(count, size, size, 3),
             classes=len(self.spec.labels),
-            graph_id=count if self.target.cuda_graph else None,
+            graph_id=count if self.memory.replays else None,
         )
 
     def close(self) -> None:
@@ -176,7 +174,7 @@ class _Streams:
         """Logits of every batch, in order."""
         with self._opening:
             if self._pool is None:
-                self._session = open_model(self._content, Target(threads=self._threads), self._precision).session
+                self._session = open_model(self._content, "cpu", Settings(threads=self._threads), self._precision).opened.session
                 self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="edgeresnet")
             session, pool = self._session, self._pool
         return list(pool.map(lambda batch: _run(session, batch), batches))
@@ -194,12 +192,12 @@ def _run(session: Any, pixels: Pixels) -> NDArray[np.float32]:
     return result
 
 
-def _choose_micro_batch(target: Target, precision: str, provider: str) -> int:
+def _choose_micro_batch(target: Target, precision: str, provider: Provider) -> int:
     if precision in DYNAMIC_PRECISIONS:
         if target.micro_batch not in (None, 1):
             raise ValueError(f"micro_batch must be 1 for a dynamically quantized model, not {target.micro_batch}: images share one scale")
         return 1
-    return target.micro_batch or (MICRO_BATCH_GPU if provider == PROVIDERS["cuda"] else MICRO_BATCH)
+    return target.micro_batch or provider.micro_batch
 
 
 def _check_pixels(pixels: object, size: int) -> None:

@@ -17,7 +17,7 @@ from edgeresnet.cli.terminal import note, note_run, progress_bars, show
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import DataError
 from edgeresnet.progress import Track
-from edgeresnet.target import PROVIDERS, Target
+from edgeresnet.target import Target
 
 if TYPE_CHECKING:
     from benchmarks.subjects import OnnxSubject
@@ -89,12 +89,12 @@ def command(
     if profile is not None and models:
         raise click.UsageError("MODEL cannot change what --profile sets")
     subjects = [OnnxSubject.of(path, target) for path in models or (profile.model if profile else bundled_model(),)]
-    providers = {_try(subject) for subject in subjects}
+    on_devices = [_try(subject) for subject in subjects]
     settings = BenchSettings(
         target=target,
         batch_sizes=tuple(dict.fromkeys(batch_sizes)),
         min_time_s=min_time,
-        device_only=PROVIDERS["cuda"] in providers,
+        device_only=any(on_devices),
     )
     with progress_bars() as track:
         original = None if no_original else OriginalSubject.of(checkpoint, target.cores)
@@ -110,12 +110,16 @@ def command(
         note(f"warning: {warning}")
 
 
-def _try(subject: "OnnxSubject") -> str:
-    """Open and close a model, since what cannot run should say so before minutes of measuring; returns its provider."""
+def _try(subject: "OnnxSubject") -> bool:
+    """Open and close a model, since what cannot run should say so before minutes of measuring.
+
+    Returns:
+        Whether it runs on a device with memory of its own.
+    """
     session = subject.load()
     note_run(session)
     session.close()
-    return session.provider
+    return session.memory.device != "cpu"
 
 
 def _read_test(data: Path | None, download: bool, size: int, limit: int | None, track: Track) -> LabelledImages | None:

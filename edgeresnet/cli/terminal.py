@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from edgeresnet.progress import Track, length, silent
-from edgeresnet.target import AUTO
+from edgeresnet.providers import AUTO
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

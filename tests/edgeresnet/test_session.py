@@ -91,11 +91,9 @@ def test_cuda_with_the_cpu_wheel_is_an_error_and_no_run(exports):
 
 SENSELESS = [
     {"threads": 0},
-    {"device_id": -1},
     {"micro_batch": 0},
     {"streams": 3, "threads": 2},
-    {"gpu_memory_mb": 0},
-    {"convolution_search": "quick"},
+    {"provider": "auto", "provider_options": {"device_id": "0"}},
 ]
 
 
