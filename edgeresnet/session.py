@@ -1,6 +1,5 @@
 """A model at work: pixels in, logits out, on the provider and the threads that were asked for."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeresnet.binding import BoundBatch
-from edgeresnet.errors import ImageError, ModelFormatError
+from edgeresnet.errors import ImageError, ModelFormatError, ProviderError
 from edgeresnet.images import Pixels
+from edgeresnet.lifetime import Lifetime
 from edgeresnet.modelfile import ModelFile, parse_model, read_model_file
 from edgeresnet.providers import PlacedNode, Provider, Settings, load_onnxruntime, open_model
+from edgeresnet.providers.runtime import is_from_onnxruntime, reason_of
 from edgeresnet.spec import DYNAMIC_PRECISIONS, INPUT_NAME, OUTPUT_NAME, ModelSpec
 from edgeresnet.target import Target
 
@@ -58,7 +59,7 @@ class Session:
         self.arithmetic = taken.provider.arithmetic(self.target.settings)
         self.memory = taken.provider.memory(self.target.settings)
         self._session = opened.session
-        self._process = os.getpid()
+        self._lifetime = Lifetime()
         self._bound: dict[int, BoundBatch] = {}
         self._binding = Lock()
         self._streams: _Streams | None = None
@@ -82,23 +83,63 @@ class Session:
 
         Raises:
             ImageError: If the array has another type or shape.
+            ProviderError: If ONNX Runtime fails while it runs the model.
+            ModelFormatError: If what comes out has not the shape that the model promises.
             ValueError: If the session is closed, or was opened before this process was forked off.
         """
         _check_pixels(pixels, self.spec.image_size)
-        self._check_usable()
-        batches = [pixels[start : start + self._micro_batch] for start in range(0, len(pixels), self._micro_batch)]
-        streams = self._streams
-        if streams is not None and len(batches) > 1:
-            parts = streams.run(batches)
-        elif self.memory.device != "cpu":
-            parts = [self._run_bound(batch) for batch in batches]
-        else:
-            parts = [_run(self._session, batch) for batch in batches]
-        return np.concatenate(parts) if parts else np.empty((0, len(self.spec.labels)), np.float32)
+        with self._lifetime.use():
+            batches = [pixels[start : start + self._micro_batch] for start in range(0, len(pixels), self._micro_batch)]
+            if self._streams is not None and len(batches) > 1:
+                parts = self._streams.run(batches)
+            elif self.memory.device != "cpu":
+                parts = [self._run_bound(batch) for batch in batches]
+            else:
+                parts = [_run(self._session, batch) for batch in batches]
+        logits = np.concatenate(parts) if parts else np.empty((0, len(self.spec.labels)), np.float32)
+        if logits.shape != (len(pixels), len(self.spec.labels)):
+            raise ModelFormatError(f"the model answered {len(pixels)} image(s) with logits of shape {logits.shape}")
+        return logits
 
     def bind(self, count: int) -> BoundBatch:
         """Buffers on the device for ``count`` images at a time, to run without copies between host and device."""
-        self._check_usable()
+        with self._lifetime.use():
+            return self._bind(count)
+
+    def close(self) -> None:
+        """Free the model and its threads, after the calls at hand. Closing twice is fine; running afterwards is an error.
+
+        In a process that was forked off nothing happens: it has no threads to free.
+        """
+        if not self._lifetime.end():
+            return
+        self._session = None
+        self._bound.clear()
+        if self._streams is not None:
+            self._streams.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled are the file's path, its checksum and the target: another process opens it anew, and answers the same or refuses."""
+        with self._lifetime.use():
+            return _reopen, (self._source, self.target, self._sha256)
+
+    def _run_bound(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Through buffers that stay on the device, one pair for each batch size."""
+        with self._binding:
+            if len(pixels) not in self._bound:
+                self._bound[len(pixels)] = self._bind(len(pixels))
+            batch = self._bound[len(pixels)]
+            batch.write(pixels)
+            batch.run()
+            return batch.read()
+
+    def _bind(self, count: int) -> BoundBatch:
         size = self.spec.image_size
         return BoundBatch(
             load_onnxruntime(),
@@ -109,42 +150,6 @@ class Session:
             classes=len(self.spec.labels),
             graph_id=count if self.memory.replays else None,
         )
-
-    def close(self) -> None:
-        """Free the model and its threads. Closing twice is fine; running afterwards is an error."""
-        self._session = None
-        self._bound.clear()
-        if self._streams is not None:
-            self._streams.close()
-            self._streams = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled are the file's path, its checksum and the target: another process opens it anew, and answers the same or refuses."""
-        if self._session is None:
-            raise ValueError("a closed classifier cannot be pickled")
-        return _reopen, (self._source, self.target, self._sha256)
-
-    def _run_bound(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Through buffers that stay on the device, one pair for each batch size."""
-        with self._binding:
-            if len(pixels) not in self._bound:
-                self._bound[len(pixels)] = self.bind(len(pixels))
-            batch = self._bound[len(pixels)]
-            batch.write(pixels)
-            batch.run()
-            return batch.read()
-
-    def _check_usable(self) -> None:
-        if self._session is None:
-            raise ValueError("the classifier is closed")
-        if os.getpid() != self._process:
-            raise ValueError("the classifier was opened before this process was forked, and its threads stayed behind; fix: open it here")
 
 
 def _reopen(source: Path | bytes, target: Target, sha256: str) -> Session:
@@ -188,7 +193,12 @@ class _Streams:
 
 
 def _run(session: Any, pixels: Pixels) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})[0]
+    try:
+        result: NDArray[np.float32] = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})[0]
+    except Exception as error:
+        if not is_from_onnxruntime(error):
+            raise
+        raise ProviderError(f"ONNX Runtime fails to run the model on {len(pixels)} image(s) ({reason_of(error)})") from error
     return result
 
 

@@ -10,6 +10,8 @@ from edgeresnet.providers import ALL, AUTO, Settings
 
 # The names that users know, and ONNX Runtime's.
 PROVIDERS: Final[Mapping[str, str]] = {name: provider.runtime_name for name, provider in ALL.items()}
+# No machine has as many cores, and the system refuses the threads long before a mistaken million of them.
+MOST_THREADS: Final = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,8 @@ class Target:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.threads is not None and self.threads > MOST_THREADS:
+            raise ValueError(f"threads must be at most {MOST_THREADS:,}, not {self.threads:,}")
         if self.streams is not None and self.streams > self.cores:
             raise ValueError(f"streams must not be more than the {self.cores} threads, not {self.streams}")
         for name, text in self.provider_options.items():

@@ -13,7 +13,7 @@ from typing import Final
 from edgeresnet.errors import ProviderError
 from edgeresnet.providers.placement import list_operators
 from edgeresnet.providers.protocol import Memory, Opened, PlacedNode, Provider, Settings
-from edgeresnet.providers.runtime import PROBE, load_onnxruntime, session_options
+from edgeresnet.providers.runtime import PROBE, load_onnxruntime, session_options, survive_forks
 
 __all__ = [
     "ALL",
@@ -71,6 +71,12 @@ def open_model(content: bytes, provider: str, settings: Settings, precision: str
         ModelFormatError: If ONNX Runtime cannot load the model.
         MissingExtraError: If ONNX Runtime is not installed.
     """
+    taken = _take(content, provider, settings, precision)
+    survive_forks(taken.opened.session)
+    return taken
+
+
+def _take(content: bytes, provider: str, settings: Settings, precision: str) -> Taken:
     if provider != AUTO:
         return Taken(ALL[provider].open(content, settings, precision), ALL[provider])
     passed_over: list[str] = []

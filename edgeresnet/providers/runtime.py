@@ -1,8 +1,11 @@
 """Loads ONNX Runtime and tells its exceptions from others. Nothing outside this package and the exporters does."""
 
+import ctypes
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
+from weakref import WeakSet
 
 from edgeresnet.errors import EdgeResNetError, ProviderError
 from edgeresnet.extras import needing
@@ -54,6 +57,21 @@ def session_options(threads: int) -> Any:
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
+
+
+def survive_forks(session: Any) -> None:
+    """Have a child of a fork never free this session: that waits for threads which stayed behind, for ever, at the latest at its exit."""
+    _SESSIONS.add(session)
+
+
+def _keep_all() -> None:
+    for session in _SESSIONS:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+_SESSIONS: Final[WeakSet[Any]] = WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_all)
 
 
 def run_probe(session: Any) -> None:
