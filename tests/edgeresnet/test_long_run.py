@@ -119,7 +119,7 @@ def test_opening_and_closing_leaves_nothing_behind(exports):
 def test_closing_waits_for_calls_at_hand_and_refuses_later_ones(exports, images):
     """Again and again: the moment between the question whether it is open and the run is short."""
     pixels = synthetic_images(32, images)
-    for attempt in range(10):
+    for attempt in range(4):
         classifier = Classifier(exports["int8"].path, threads=2)
         expected = classifier.logits(pixels)
         started = threading.Barrier(5)
