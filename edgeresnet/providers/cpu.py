@@ -33,7 +33,8 @@ class Cpu:
             raise ProviderError(f"provider 'cpu' takes no options, but was given {', '.join(settings.options)}")
         ort = load_onnxruntime()
         try:
-            session = ort.InferenceSession(content, session_options(settings.threads), providers=[self.runtime_name])
+            # Without enable_fallback=0 it prints what is wrong with a broken model to stdout, and tries the same again.
+            session = ort.InferenceSession(content, session_options(settings.threads), providers=[self.runtime_name], enable_fallback=0)
         except Exception as error:
             if not is_from_onnxruntime(error):
                 raise

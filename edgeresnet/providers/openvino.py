@@ -42,7 +42,7 @@ class OpenVino:
 
         def create(options: Any) -> Any:
             options.add_provider_for_devices([device], chosen)
-            return ort.InferenceSession(content, options)
+            return ort.InferenceSession(content, options, enable_fallback=0)
 
         return open_whole(self, create, settings)
 
