@@ -19,14 +19,13 @@ from edgeresnet.images import Pixels
 from edgeresnet.machine import available_cores
 from edgeresnet.profile import Profile
 from edgeresnet.progress import Track, silent
-from edgeresnet.providers import reduced_arithmetic, start_provider
+from edgeresnet.providers import ALL, Settings
 from edgeresnet.spec import DYNAMIC_PRECISIONS
 from edgeresnet.target import PROVIDERS, Target
 from edgeresnet.timing import time_calls
 
 # Images of a call, by what is sought: the answer to one image as soon as possible, or many images as fast as possible.
 IMAGES_PER_CALL: Final = {"latency": 1, "throughput": 64}
-MICRO_BATCHES: Final = {"cpu": (1, 4, 16, 32), "openvino": (1, 4, 16, 32), "cuda": (32, 128, 256)}
 # A round times every candidate that is left, then drops the slower half: those of the first rounds had little time, but the fastest
 # is rarely twice as slow by chance. What is within TIE of the fastest stays: rounds that follow are longer and tell them apart.
 TIE: Final = 1.05
@@ -188,19 +187,21 @@ def list_targets(provider: str, precision: str, objective: str, cores: int) -> l
     Threads are powers of two and all cores. Streams and micro-batches matter to calls with many images only, and a dynamically
     quantized model takes one image at a time.
     """
-    if provider == "cuda":
-        batches: tuple[int | None, ...] = MICRO_BATCHES["cuda"] if objective == "throughput" else (None,)
-        return [Target(provider="cuda", micro_batch=batch, exact=exact) for batch in batches for exact in (True, False)]
+    way = ALL[provider]
+    is_reduced = way.arithmetic(Settings()) is not None
+    if not way.runs_on_cpu:
+        sizes: tuple[int | None, ...] = way.micro_batches if objective == "throughput" else (None,)
+        arithmetics = (True, False) if is_reduced else (True,)
+        return [Target(provider=provider, micro_batch=size, exact=exact) for size in sizes for exact in arithmetics]
     counts = sorted({cores, *(1 << i for i in range(cores.bit_length()) if 1 << i < cores)})
-    is_reduced = reduced_arithmetic(PROVIDERS[provider], Target(provider=provider)) is not None
     targets = []
     for threads, exact in product(counts, (True, False) if is_reduced else (True,)):
         target = Target(provider=provider, threads=threads, exact=exact)
         if objective == "latency":
             targets.append(target)
             continue
-        streams = sorted({1, threads}) if provider == "cpu" else [None]
-        batches = (None,) if precision in DYNAMIC_PRECISIONS else MICRO_BATCHES[provider]
+        streams = sorted({1, threads}) if way.takes_streams else [None]
+        batches = (None,) if precision in DYNAMIC_PRECISIONS else way.micro_batches
         targets += [replace(target, streams=count, micro_batch=batch) for count, batch in product(streams, batches)]
     return targets
 
@@ -216,7 +217,7 @@ def _find_unavailable(providers: Sequence[str]) -> dict[str, str]:
     unavailable = {}
     for provider in providers:
         try:
-            start_provider(provider)
+            ALL[provider].start({})
         except ProviderError as error:
             unavailable[provider] = str(error)
     return unavailable

@@ -1,6 +1,8 @@
 """Images in, predictions out."""
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
 from os import PathLike
@@ -18,6 +20,9 @@ from edgeresnet.session import Session
 from edgeresnet.spec import ModelSpec
 from edgeresnet.target import Target
 from edgeresnet.verification import Verification, verify
+
+# Enough that the network does not wait for a decoder, few enough that answers come soon.
+STREAM_BATCH: Final = 64
 
 
 def bundled_model() -> Path:
@@ -81,8 +86,8 @@ class Classifier:
         model: Path of an ONNX file of this project; the default is the bundled INT8 CIFAR-10 network.
         provider: ``cpu``, ``cuda``, ``openvino`` or ``auto``. The model runs there or an error says why not.
         threads: CPU threads that one call may use; the default is every core that this process may use.
-        device_id: Which GPU.
-        target: All settings of the run, in place of the three above.
+        provider_options: ONNX Runtime's own options of that provider, such as CUDA's ``device_id``, as text.
+        target: All settings of the run, in place of the four above.
         sha256: Hex SHA-256 that the file must have: who may run what ONNX Runtime is given decides what it does.
 
     Raises:
@@ -99,12 +104,13 @@ class Classifier:
         *,
         provider: str = "cpu",
         threads: int | None = None,
-        device_id: int = 0,
+        provider_options: Mapping[str, str] | None = None,
         target: Target | None = None,
         sha256: str | None = None,
     ) -> None:
         path = bundled_model() if model is None else Path(model)
-        self.session: Final = Session(path, target or Target(provider=provider, threads=threads, device_id=device_id), sha256=sha256)
+        chosen = target or Target(provider=provider, threads=threads, provider_options=provider_options or {})
+        self.session: Final = Session(path, chosen, sha256=sha256)
 
     @classmethod
     def from_profile(cls, path: str | PathLike[str]) -> Self:
@@ -159,6 +165,52 @@ class Classifier:
             except ImageError as error:
                 raise ImageError(f"image {i}: {error}" if len(sources) > 1 else str(error)) from error
         return [Prediction(self.labels, logits) for logits in self.logits(pixels)]
+
+    def predict_stream(self, images: Iterable[ImageSource], *, batch_size: int = STREAM_BATCH) -> Iterator[Prediction | ImageError]:
+        """Classify any number of images, in order, while the next ones are being decoded; two batches are in memory at a time.
+
+        Args:
+            images: As for ``predict``; taken from the iterable as they are needed.
+            batch_size: Images that the network is given at once.
+
+        Yields:
+            A prediction for each image, or what is wrong with it.
+        """
+        waiting: deque[Future[Pixels]] = deque()
+        with ThreadPoolExecutor(self.session.target.cores, thread_name_prefix="edgeresnet-decode") as decoders:
+            try:
+                for image in images:
+                    waiting.append(decoders.submit(self.pixels, image))
+                    if len(waiting) == 2 * batch_size:
+                        yield from self._predict_decoded([waiting.popleft() for _ in range(batch_size)])
+                while waiting:
+                    yield from self._predict_decoded([waiting.popleft() for _ in range(min(batch_size, len(waiting)))])
+            finally:
+                for decoding in waiting:
+                    decoding.cancel()
+
+    def pixels(self, image: ImageSource) -> Pixels:
+        """Decode one image as ``predict`` does.
+
+        Returns:
+            uint8 (height, width, channels), as ``spec.input`` describes them.
+
+        Raises:
+            ImageError: If it is not a readable image.
+        """
+        return to_pixels(image, self.spec.input)
+
+    def _predict_decoded(self, batch: list[Future[Pixels]]) -> Iterator[Prediction | ImageError]:
+        decoded: list[Pixels | ImageError] = []
+        for decoding in batch:
+            try:
+                decoded.append(decoding.result())
+            except ImageError as error:
+                decoded.append(error)
+        pixels = [entry for entry in decoded if not isinstance(entry, ImageError)]
+        answers = iter(self.logits(np.stack(pixels)) if pixels else ())
+        for entry in decoded:
+            yield entry if isinstance(entry, ImageError) else Prediction(self.labels, next(answers))
 
     def logits(self, pixels: Pixels) -> NDArray[np.float32]:
         """Run the network on prepared pixels.

@@ -4,18 +4,28 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
+from typing import Final
+
+# Names may have 255 bytes; what is added here takes some of them.
+_LONGEST_STEM: Final = 40
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that takes its place when the block succeeds.
 
-    If the block raises, the temporary file is removed and whatever stood at ``target`` before is untouched.
+    If the block raises, the temporary file is removed and whatever stood at ``target`` before is untouched. Whenever the process is
+    killed or the power fails, ``target`` is the old file or the new one; only then the temporary one, whose name begins with a dot,
+    may be left.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    temporary = target.with_name(f".{target.stem[:_LONGEST_STEM]}.{os.getpid()}-{get_ident()}{target.suffix}")
     try:
         yield temporary
+        with temporary.open("rb+") as file:
+            # Or the new name could reach the disk before the content does.
+            os.fsync(file.fileno())
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -15,11 +15,22 @@ from typing import Final
 from edgeresnet.errors import ModelFormatError, ModelNotFoundError
 
 # ModelProto
-_IR_VERSION, _PRODUCER, _PRODUCER_VERSION, _GRAPH, _OPSET, _METADATA = 1, 2, 3, 7, 8, 14
+_IR_VERSION, _PRODUCER, _PRODUCER_VERSION, _GRAPH, _OPSET, _METADATA, _FUNCTION = 1, 2, 3, 7, 8, 14, 25
 # GraphProto, NodeProto, TensorProto, OperatorSetIdProto, StringStringEntryProto
-_NODE, _INITIALIZER, _OP_TYPE, _DATA_LOCATION = 1, 5, 4, 14
+_NODE, _OP_TYPE, _DATA_LOCATION = 1, 4, 14
+# The messages within each kind of message that can hold a tensor, by field number; a sparse tensor holds two.
+_HOLDERS: Final[Mapping[str, Mapping[int, str]]] = {
+    "graph": {_NODE: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+_DEEPEST: Final = 64
 _OPSET_DOMAIN, _OPSET_VERSION, _KEY, _VALUE = 1, 2, 1, 2
 _EXTERNAL: Final = 1
+# No message of protocol buffers is larger. What is no file, such as /dev/zero, may have no end.
+MAX_BYTES: Final = 2**31
 
 # Metadata entry with the file's own fingerprint.
 FINGERPRINT_KEY: Final = "edgeresnet.fingerprint"
@@ -75,11 +86,18 @@ def read_model_file(path: Path) -> ModelFile:
         ModelFormatError: If it is not an ONNX model.
     """
     try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise ModelFormatError(f"{path}: cannot be read (it is not a file)")
+        if size > MAX_BYTES:
+            raise ModelFormatError(f"{path}: has {size:,} bytes, which is more than an ONNX file can have")
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise ModelNotFoundError(f"{path}: no such model file; models come from `edgeresnet export`") from error
-    except OSError as error:
-        raise ModelFormatError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, ModelFormatError):
+            raise
+        raise ModelFormatError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     try:
         return parse_model(content)
     except ModelFormatError as error:
@@ -94,6 +112,7 @@ def parse_model(content: bytes) -> ModelFile:
     """
     ir_version, opset, producer, graph = 0, 0, ["", ""], None
     metadata: dict[str, str] = {}
+    functions: list[memoryview] = []
     try:
         for number, value in _fields(memoryview(content)):
             if number == _IR_VERSION and isinstance(value, int):
@@ -104,6 +123,8 @@ def parse_model(content: bytes) -> ModelFile:
                 producer[number - _PRODUCER] = str(value, "utf-8")
             elif number == _GRAPH:
                 graph = value
+            elif number == _FUNCTION:
+                functions.append(value)
             elif number == _OPSET:
                 entry = dict(_fields(value))
                 if not entry.get(_OPSET_DOMAIN):
@@ -113,7 +134,8 @@ def parse_model(content: bytes) -> ModelFile:
                 metadata[_text(entry.get(_KEY, b""))] = _text(entry.get(_VALUE, b""))
         if graph is None or ir_version < 1:
             raise ValueError("it has no graph")
-        operators, has_external_data = _read_graph(graph)
+        operators = _count_operators(graph)
+        has_external_data = _has_external_data("graph", graph) or any(_has_external_data("function", function) for function in functions)
     except (ValueError, IndexError, TypeError) as error:
         raise ModelFormatError(f"not an ONNX model of {len(content):,} bytes ({error})") from error
     return ModelFile(
@@ -127,17 +149,23 @@ def parse_model(content: bytes) -> ModelFile:
     )
 
 
-def _read_graph(graph: memoryview) -> tuple[dict[str, int], bool]:
-    counts: Counter[str] = Counter()
-    external = False
-    for number, value in _fields(graph):
-        if isinstance(value, int):
-            continue
-        if number == _NODE:
-            counts[_text(dict(_fields(value)).get(_OP_TYPE, b""))] += 1
-        elif number == _INITIALIZER:
-            external |= any(field == _DATA_LOCATION and place == _EXTERNAL for field, place in _fields(value))
-    return dict(counts.most_common()), external
+def _count_operators(graph: memoryview) -> dict[str, int]:
+    nodes = (value for number, value in _fields(graph) if number == _NODE and not isinstance(value, int))
+    return dict(Counter(_text(dict(_fields(node)).get(_OP_TYPE, b"")) for node in nodes).most_common())
+
+
+def _has_external_data(kind: str, message: memoryview, depth: int = 0) -> bool:
+    """Whether a tensor anywhere in a message, in branches and functions too, lies in another file."""
+    if kind == "tensor":
+        return any(number == _DATA_LOCATION and place == _EXTERNAL for number, place in _fields(message))
+    if depth > _DEEPEST:
+        raise ValueError(f"its graphs are nested more than {_DEEPEST} deep")
+    holders = _HOLDERS[kind]
+    return any(
+        _has_external_data(holders[number], value, depth + 1)
+        for number, value in _fields(message)
+        if number in holders and not isinstance(value, int)
+    )
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:

@@ -12,7 +12,7 @@ from edgeresnet.machine import cpu_model
 from edgeresnet.modelfile import read_model_file
 from edgeresnet.target import Target
 
-SCHEMA: Final = "edgeresnet.profile/1"
+SCHEMA: Final = "edgeresnet.profile/2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Profile:
             raise ModelNotFoundError(f"{path}: there is no such profile") from error
         except OSError as error:
             raise ModelFormatError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ModelFormatError(f"{path}: is not a profile ({error!r}); fix: make one with `edgeresnet tune`") from error
         if read_model_file(profile.model).sha256 != profile.model_sha256:
             raise ModelFormatError(f"{profile.model}: is not the model that {path} was measured with; fix: run `edgeresnet tune` again")

@@ -1,6 +1,5 @@
 """A model at work: pixels in, logits out, on the provider and the threads that were asked for."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeresnet.binding import BoundBatch
-from edgeresnet.errors import ImageError, ModelFormatError
+from edgeresnet.errors import ImageError, ModelFormatError, ProviderError
 from edgeresnet.images import Pixels
+from edgeresnet.lifetime import Lifetime
 from edgeresnet.modelfile import ModelFile, parse_model, read_model_file
-from edgeresnet.providers import PlacedNode, load_onnxruntime, open_model, reduced_arithmetic
+from edgeresnet.providers import PlacedNode, Provider, Settings, load_onnxruntime, open_model
+from edgeresnet.providers.runtime import is_from_onnxruntime, reason_of
 from edgeresnet.spec import DYNAMIC_PRECISIONS, INPUT_NAME, PROBABILITIES, ImageInput, ModelSpec
-from edgeresnet.target import PROVIDERS, Target
+from edgeresnet.target import Target
 
-# More images at a time leave a CPU's cache: at 32 a CIFAR ResNet-18's activations are 8 MB a layer. A GPU needs more to be busy. Of images
-# with more pixels fewer are run at a time, so that memory is enough: at 224 x 224 a layer of a ResNet-50 is 3 MB an image.
-MICRO_BATCH: Final = 32
-MICRO_BATCH_GPU: Final = 256
+# Up to so many pixels an image a provider's usual number is run at a time; of larger ones fewer, so that memory is enough: at 224 x 224 a
+# layer of a ResNet-50 is 3 MB an image.
 USUAL_PIXELS: Final = 64 * 64
 # A probability that underflows has a logarithm all the same: -87.3.
 SMALLEST_PROBABILITY: Final = np.finfo(np.float32).tiny
@@ -56,20 +55,22 @@ class Session:
             if sha256 is not None and sha256.lower() != self._sha256:
                 raise ModelFormatError(f"has SHA-256 {self._sha256}, not {sha256} as was demanded; fix: fetch the right file")
             self.spec = _check_file(file)
-            opened = open_model(file.content, self.target, self.spec.precision)
+            taken = open_model(file.content, self.target.provider, self.target.settings, self.spec.precision)
+            opened = taken.opened
             self.fixed_batch: int | None = _check_signature(opened.session, self.spec)
         self.provider = opened.provider
-        self._micro_batch = _choose_micro_batch(self.target, self.spec, self.provider, self.fixed_batch)
+        self._micro_batch = _choose_micro_batch(self.target, self.spec, taken.provider, self.fixed_batch)
         self.placement: tuple[PlacedNode, ...] = opened.placement
-        self.passed_over = opened.passed_over
-        self.arithmetic = reduced_arithmetic(opened.provider, self.target)
+        self.passed_over = taken.passed_over
+        self.arithmetic = taken.provider.arithmetic(self.target.settings)
+        self.memory = taken.provider.memory(self.target.settings)
         self._session = opened.session
-        self._process = os.getpid()
+        self._lifetime = Lifetime()
         self._bound: dict[int, BoundBatch] = {}
         self._binding = Lock()
         self._streams: _Streams | None = None
         streams = self.target.streams or (self.target.cores if self.spec.precision in DYNAMIC_PRECISIONS else 1)
-        if self.provider == PROVIDERS["cpu"] and streams > 1:
+        if taken.provider.takes_streams and streams > 1:
             self._streams = _Streams(file.content, self.spec.precision, self.fixed_batch, streams, self.target.cores // streams)
 
     def logits(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -88,19 +89,22 @@ class Session:
 
         Raises:
             ImageError: If the array has another type or shape.
+            ProviderError: If ONNX Runtime fails while it runs the model.
+            ModelFormatError: If what comes out has not the shape that the model promises.
             ValueError: If the session is closed, or was opened before this process was forked off.
         """
         _check_pixels(pixels, self.spec.input)
-        self._check_usable()
-        batches = [pixels[start : start + self._micro_batch] for start in range(0, len(pixels), self._micro_batch)]
-        streams = self._streams
-        if streams is not None and len(batches) > 1:
-            parts = streams.run(batches)
-        elif self.provider == PROVIDERS["cuda"]:
-            parts = [self._run_bound(batch) for batch in batches]
-        else:
-            parts = [_run(self._session, batch, self.fixed_batch) for batch in batches]
+        with self._lifetime.use():
+            batches = [pixels[start : start + self._micro_batch] for start in range(0, len(pixels), self._micro_batch)]
+            if self._streams is not None and len(batches) > 1:
+                parts = self._streams.run(batches)
+            elif self.memory.device != "cpu":
+                parts = [self._run_bound(batch) for batch in batches]
+            else:
+                parts = [_run(self._session, batch, self.fixed_batch) for batch in batches]
         outputs = np.concatenate(parts) if parts else np.empty((0, len(self.spec.labels)), np.float32)
+        if outputs.shape != (len(pixels), len(self.spec.labels)):
+            raise ModelFormatError(f"the model answered {len(pixels)} image(s) with {self.spec.output} of shape {outputs.shape}")
         return to_logits(outputs, self.spec)
 
     def bind(self, count: int) -> BoundBatch:
@@ -109,19 +113,10 @@ class Session:
         Raises:
             ValueError: If the model takes another number of images at a time, or the session is closed.
         """
-        self._check_usable()
         if self.fixed_batch not in (None, count):
             raise ValueError(f"the model takes {self.fixed_batch} image(s) at a time, not {count}")
-        return BoundBatch(
-            load_onnxruntime(),
-            self._session,
-            device="cuda" if self.provider == PROVIDERS["cuda"] else "cpu",
-            device_id=self.target.device_id if self.provider == PROVIDERS["cuda"] else 0,
-            shape=(count, *self.spec.input.shape),
-            output=self.spec.output,
-            classes=len(self.spec.labels),
-            graph_id=count if self.target.cuda_graph else None,
-        )
+        with self._lifetime.use():
+            return self._bind(count)
 
     def read_file(self) -> ModelFile:
         """The model file as it is now, which need not be as it was when the session was opened.
@@ -133,12 +128,16 @@ class Session:
         return parse_model(self._source) if isinstance(self._source, bytes) else read_model_file(self._source)
 
     def close(self) -> None:
-        """Free the model and its threads. Closing twice is fine; running afterwards is an error."""
+        """Free the model and its threads, after the calls at hand. Closing twice is fine; running afterwards is an error.
+
+        In a process that was forked off nothing happens: it has no threads to free.
+        """
+        if not self._lifetime.end():
+            return
         self._session = None
         self._bound.clear()
         if self._streams is not None:
             self._streams.close()
-            self._streams = None
 
     def __enter__(self) -> Self:
         return self
@@ -148,26 +147,31 @@ class Session:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled are the file's path, its checksum and the target: another process opens it anew, and answers the same or refuses."""
-        if self._session is None:
-            raise ValueError("a closed classifier cannot be pickled")
-        return _reopen, (self._source, self.target, self._sha256)
+        with self._lifetime.use():
+            return _reopen, (self._source, self.target, self._sha256)
 
     def _run_bound(self, pixels: Pixels) -> NDArray[np.float32]:
         """Through buffers that stay on the device, one pair for each batch size."""
         full = _fill_batch(pixels, self.fixed_batch)
         with self._binding:
             if len(full) not in self._bound:
-                self._bound[len(full)] = self.bind(len(full))
+                self._bound[len(full)] = self._bind(len(full))
             batch = self._bound[len(full)]
             batch.write(full)
             batch.run()
             return batch.read()[: len(pixels)]
 
-    def _check_usable(self) -> None:
-        if self._session is None:
-            raise ValueError("the classifier is closed")
-        if os.getpid() != self._process:
-            raise ValueError("the classifier was opened before this process was forked, and its threads stayed behind; fix: open it here")
+    def _bind(self, count: int) -> BoundBatch:
+        return BoundBatch(
+            load_onnxruntime(),
+            self._session,
+            device=self.memory.device,
+            device_id=self.memory.device_id,
+            shape=(count, *self.spec.input.shape),
+            output=self.spec.output,
+            classes=len(self.spec.labels),
+            graph_id=count if self.memory.replays else None,
+        )
 
 
 def to_logits(outputs: NDArray[np.float32], spec: ModelSpec) -> NDArray[np.float32]:
@@ -204,7 +208,7 @@ class _Streams:
         """Logits of every batch, in order."""
         with self._opening:
             if self._pool is None:
-                self._session = open_model(self._content, Target(threads=self._threads), self._precision).session
+                self._session = open_model(self._content, "cpu", Settings(threads=self._threads), self._precision).opened.session
                 self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="edgeresnet")
             session, pool = self._session, self._pool
         return list(pool.map(lambda batch: _run(session, batch, self._fixed_batch), batches))
@@ -218,7 +222,12 @@ class _Streams:
 
 
 def _run(session: Any, pixels: Pixels, fixed_batch: int | None) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = session.run(None, {INPUT_NAME: _fill_batch(pixels, fixed_batch)})[0]
+    try:
+        result: NDArray[np.float32] = session.run(None, {INPUT_NAME: _fill_batch(pixels, fixed_batch)})[0]
+    except Exception as error:
+        if not is_from_onnxruntime(error):
+            raise
+        raise ProviderError(f"ONNX Runtime fails to run the model on {len(pixels)} image(s) ({reason_of(error)})") from error
     return result[: len(pixels)]
 
 
@@ -228,7 +237,7 @@ def _fill_batch(pixels: Pixels, fixed_batch: int | None) -> Pixels:
     return np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)]) if missing else pixels
 
 
-def _choose_micro_batch(target: Target, spec: ModelSpec, provider: str, fixed_batch: int | None) -> int:
+def _choose_micro_batch(target: Target, spec: ModelSpec, provider: Provider, fixed_batch: int | None) -> int:
     if spec.precision in DYNAMIC_PRECISIONS:
         if target.micro_batch not in (None, 1):
             raise ValueError(f"micro_batch must be 1 for a dynamically quantized model, not {target.micro_batch}: images share one scale")
@@ -237,8 +246,8 @@ def _choose_micro_batch(target: Target, spec: ModelSpec, provider: str, fixed_ba
         if target.micro_batch not in (None, fixed_batch):
             raise ValueError(f"micro_batch must be {fixed_batch}, the number of images that the model takes, not {target.micro_batch}")
         return fixed_batch
-    usual = MICRO_BATCH_GPU if provider == PROVIDERS["cuda"] else MICRO_BATCH
-    return target.micro_batch or max(1, min(usual, usual * USUAL_PIXELS // (spec.input.height * spec.input.width)))
+    fitting = provider.micro_batch * USUAL_PIXELS // (spec.input.height * spec.input.width)
+    return target.micro_batch or max(1, min(provider.micro_batch, fitting))
 
 
 def _check_pixels(pixels: object, wanted: ImageInput) -> None:

@@ -1,20 +1,17 @@
 """Where and how a model is to run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from edgeresnet.errors import ProviderError
 from edgeresnet.machine import available_cores
+from edgeresnet.providers import ALL, AUTO, Settings
 
 # The names that users know, and ONNX Runtime's.
-PROVIDERS: Final[Mapping[str, str]] = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-}
-AUTO: Final = "auto"
-CONVOLUTION_SEARCHES: Final = ("exhaustive", "heuristic", "default")
+PROVIDERS: Final[Mapping[str, str]] = {name: provider.runtime_name for name, provider in ALL.items()}
+# No machine has as many cores, and the system refuses the threads long before a mistaken million of them.
+MOST_THREADS: Final = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +24,11 @@ class Target:
         streams: Parallel runs that a call with many images is spread over on the CPU, which share ``threads``; None is the way that
             measured best for the model's precision.
         micro_batch: Images that one run takes; None is what measured best for provider and precision.
-        device_id: Which GPU.
         exact: Multiply FP32 in FP32. Otherwise CUDA uses TF32 (10 bits of mantissa) and OpenVINO bfloat16 (7 bits) where the
             processor has them.
         force: Accept that nodes which the provider does not take run on the CPU.
-        gpu_memory_mb: Limit of CUDA's memory arena.
-        convolution_search: How cuDNN chooses its algorithms, anew for every batch size: one of ``CONVOLUTION_SEARCHES``.
-        cuda_graph: Record the kernels of a batch size once and replay them.
+        provider_options: ONNX Runtime's own options of the provider, by their names there, such as CUDA's ``device_id``,
+            ``gpu_mem_limit`` (bytes), ``cudnn_conv_algo_search`` and ``enable_cuda_graph``.
 
     Raises:
         ProviderError: If there is no such provider.
@@ -44,28 +39,33 @@ class Target:
     threads: int | None = None
     streams: int | None = None
     micro_batch: int | None = None
-    device_id: int = 0
     exact: bool = False
     force: bool = False
-    gpu_memory_mb: int | None = None
-    convolution_search: str = CONVOLUTION_SEARCHES[0]
-    cuda_graph: bool = False
+    provider_options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.provider not in (*PROVIDERS, AUTO):
             raise ProviderError(f"unknown provider {self.provider!r}; choose from {', '.join((*PROVIDERS, AUTO))}")
-        for name in ("threads", "streams", "micro_batch", "gpu_memory_mb"):
+        for name in ("threads", "streams", "micro_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-        if self.device_id < 0:
-            raise ValueError(f"device_id must not be negative, not {self.device_id}")
+        if self.threads is not None and self.threads > MOST_THREADS:
+            raise ValueError(f"threads must be at most {MOST_THREADS:,}, not {self.threads:,}")
         if self.streams is not None and self.streams > self.cores:
             raise ValueError(f"streams must not be more than the {self.cores} threads, not {self.streams}")
-        if self.convolution_search not in CONVOLUTION_SEARCHES:
-            raise ValueError(f"convolution_search must be one of {', '.join(CONVOLUTION_SEARCHES)}, not {self.convolution_search!r}")
+        for name, text in self.provider_options.items():
+            if not isinstance(text, str):
+                raise TypeError(f"provider_options must be texts, not {name}={text!r}")
+        if self.provider_options and self.provider == AUTO:
+            raise ValueError("provider_options must be of a provider, and 'auto' may take any")
 
     @property
     def cores(self) -> int:
         """CPU threads that a call may use, as a number."""
         return self.threads or available_cores()
+
+    @property
+    def settings(self) -> Settings:
+        """What a provider needs to know of this."""
+        return Settings(threads=self.cores, exact=self.exact, force=self.force, options=self.provider_options)

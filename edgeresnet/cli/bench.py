@@ -19,7 +19,7 @@ from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import DataError
 from edgeresnet.progress import Track
 from edgeresnet.spec import ImageInput
-from edgeresnet.target import PROVIDERS, Target
+from edgeresnet.target import Target
 
 if TYPE_CHECKING:
     from benchmarks.subjects import OnnxSubject
@@ -95,12 +95,12 @@ def command(
     if profile is not None and models:
         raise click.UsageError("MODEL cannot change what --profile sets")
     subjects = [OnnxSubject.of(path, target) for path in models or (profile.model if profile else bundled_model(),)]
-    providers = {_try(subject) for subject in subjects}
+    on_devices = [_try(subject) for subject in subjects]
     settings = BenchSettings(
         target=target,
         batch_sizes=tuple(dict.fromkeys(batch_sizes)),
         min_time_s=min_time,
-        device_only=PROVIDERS["cuda"] in providers,
+        device_only=any(on_devices),
     )
     with progress_bars() as track:
         choice = Choice(original=None) if no_original else choose_original(subjects, checkpoint, network, target)
@@ -118,12 +118,16 @@ def command(
         note(f"warning: {warning}")
 
 
-def _try(subject: "OnnxSubject") -> str:
-    """Open and close a model, since what cannot run should say so before minutes of measuring; returns its provider."""
+def _try(subject: "OnnxSubject") -> bool:
+    """Open and close a model, since what cannot run should say so before minutes of measuring.
+
+    Returns:
+        Whether it runs on a device with memory of its own.
+    """
     session = subject.load()
     note_run(session)
     session.close()
-    return session.provider
+    return session.memory.device != "cpu"
 
 
 def _read_test(data: Path | None, download: bool, size: ImageInput, limit: int | None, track: Track) -> LabelledImages | None:

@@ -10,7 +10,8 @@ import click
 from click.core import ParameterSource
 
 from edgeresnet.cli.terminal import note
-from edgeresnet.target import AUTO, CONVOLUTION_SEARCHES, PROVIDERS, Target
+from edgeresnet.providers import AUTO
+from edgeresnet.target import PROVIDERS, Target
 
 if TYPE_CHECKING:
     from edgeresnet.profile import Profile
@@ -65,6 +66,17 @@ fixed_inputs_option: Final[Decorator] = click.option(
     help="Make an input of the model that is not the images constant; repeatable.",
 )
 
+
+def _read_options(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    options = {}
+    for value in values:
+        name, sign, text = value.partition("=")
+        if not (name and sign):
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE", context, parameter)
+        options[name] = text
+    return options
+
+
 _TARGET_OPTIONS: Final[tuple[Decorator, ...]] = (
     click.option(
         "--provider",
@@ -74,19 +86,17 @@ _TARGET_OPTIONS: Final[tuple[Decorator, ...]] = (
         help="Where to run. It runs there or fails; auto takes the first of cuda, openvino and cpu that takes the model, and tells.",
     ),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: every core that the process may use]"),
-    click.option("--device-id", type=click.IntRange(min=0), default=0, show_default=True, help="Which GPU."),
     click.option("--exact", is_flag=True, help="Multiply FP32 in FP32: no TF32 on CUDA, no bfloat16 on OpenVINO."),
     click.option("--force", is_flag=True, help="Accept that what the provider does not take runs on the CPU; says which nodes."),
-    click.option("--gpu-memory-mb", type=click.IntRange(min=1), help="Limit of CUDA's memory arena."),
     click.option(
-        "--convolution-search",
-        type=click.Choice(CONVOLUTION_SEARCHES),
-        default=CONVOLUTION_SEARCHES[0],
-        show_default=True,
-        help="How cuDNN chooses its algorithms for a batch size.",
+        "--provider-option",
+        "provider_options",
+        metavar="NAME=VALUE",
+        multiple=True,
+        callback=_read_options,
+        help="ONNX Runtime's own option of the provider, such as device_id=1 for CUDA; repeatable.",
     ),
     click.option("--profile", type=EXISTING_FILE, help="Take model and settings from this file, which `edgeresnet tune` wrote."),
-    click.option("--cuda-graph", is_flag=True, help="Record the kernels of a batch size once and replay them on CUDA."),
 )
 
 
@@ -97,11 +107,16 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_target(profile: Path | None, **values: Any) -> Any:
         settings = {field.name: values.pop(field.name) for field in fields(Target) if field.name in values}
         if profile is None:
-            return command(target=Target(**settings), profile=None, **values)
+            try:
+                target = Target(**settings)
+            except ValueError as error:
+                raise click.UsageError(str(error)) from error
+            return command(target=target, profile=None, **values)
         source = click.get_current_context().get_parameter_source
         given = [name for name in settings if source(name) is ParameterSource.COMMANDLINE]
         if given:
-            raise click.UsageError(f"--{given[0].replace('_', '-')} cannot change what --profile sets")
+            option = given[0].replace("_", "-").removesuffix("s" if given[0] == "provider_options" else "")
+            raise click.UsageError(f"--{option} cannot change what --profile sets")
         read = _read_profile(profile)
         return command(target=read.target, profile=read, **values)
 

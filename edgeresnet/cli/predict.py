@@ -1,31 +1,44 @@
 """``edgeresnet predict``."""
 
-import json
-import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeresnet.cli.options import EXISTING_FILE, format_option, target_options
-from edgeresnet.cli.terminal import note, note_run, printable, progress_bars, show
+from edgeresnet.cli.rows import STYLES, open_rows
+from edgeresnet.cli.terminal import note, note_run, progress_bars
 from edgeresnet.errors import ImageError
 from edgeresnet.target import Target
 
 if TYPE_CHECKING:
+    from edgeresnet.bulk import Shard
     from edgeresnet.profile import Profile
 
 EPILOG = """\b
 Examples:
   edgeresnet predict cat.jpg
-  edgeresnet predict photos/ --top 3 --format jsonl
+  edgeresnet predict photos/ more.zip --top 3 --format csv --output classes.csv
+  edgeresnet predict photos/ --resume classes.jsonl
+  edgeresnet predict photos/ --shard 3/16 --format jsonl
   cat cat.jpg | edgeresnet predict -
 """
 
 
+def _read_shard(context: click.Context, parameter: click.Parameter, value: str | None) -> "Shard":
+    from edgeresnet.bulk import Shard
+
+    try:
+        return Shard() if value is None else Shard.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
 @click.command(epilog=EPILOG)
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.option("--list", "listed", type=EXISTING_FILE, help="Classify what this file names as well, one path a line.")
 @click.option(
     "--model",
     type=EXISTING_FILE,
@@ -33,66 +46,80 @@ Examples:
 )
 @target_options
 @click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="Show this many classes of each image.")
-@format_option("table", "json", "jsonl")
-def command(images: tuple[str, ...], model: Path | None, target: Target, profile: "Profile | None", top: int, style: str) -> None:
-    """Classify images: files, folders (searched recursively), or - for standard input.
+@format_option(*STYLES)
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file, whole or not at all, instead of to stdout."
+)
+@click.option(
+    "--resume",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Add JSON lines to this file as they come, and leave out the images that it has already.",
+)
+@click.option("--shard", metavar="I/N", callback=_read_shard, help="Classify one of N shares, which the names of the images decide.")
+def command(
+    images: tuple[str, ...],
+    listed: Path | None,
+    model: Path | None,
+    target: Target,
+    profile: "Profile | None",
+    top: int,
+    style: str,
+    output: Path | None,
+    resume: Path | None,
+    shard: "Shard",
+) -> None:
+    """Classify images: files, folders (searched recursively), archives, or - for standard input.
 
-    An unreadable image is reported on stderr, the others are classified all the same, and the exit status is 1.
+    An unreadable image is reported on stderr, the others are classified all the same, and the exit status is 1. JSON lines and CSV are
+    written as they come.
     """
+    from edgeresnet.bulk import check_not_empty, count_sources, find_sources, read_done, read_list
     from edgeresnet.classifier import Classifier
 
-    sources = list(_find(images))
-    rows: list[dict[str, Any]] = []
-    failed = 0
+    if not images and listed is None:
+        raise click.UsageError("Missing argument '[IMAGE]...' or --list")
     if profile is not None and model is not None:
         raise click.UsageError("--model cannot change what --profile sets")
+    if resume is not None and (output is not None or style not in ("table", "jsonl")):
+        raise click.UsageError("--resume adds JSON lines to its file: leave --output and other formats out")
+    places = [*images, *(read_list(listed) if listed is not None else [])]
+    check_not_empty(images)
+    done = read_done(resume) if resume is not None else set()
+    names: deque[str] = deque()
+    count = failed = 0
+
+    def fail(line: str) -> None:
+        nonlocal failed
+        failed += 1
+        note(f"error: {line}")
+
+    def fail_place(line: str) -> None:
+        nonlocal count
+        count += 1
+        fail(line)
+
+    def find() -> Iterator[str | bytes]:
+        for source in find_sources(places, shard, done, report=lambda line: note(f"note: {line}"), fail=fail_place):
+            names.append(source.name)
+            yield source.image
+
     path, sha256 = (profile.model, profile.model_sha256) if profile else (model, None)
-    with Classifier(path, target=target, sha256=sha256) as classifier, progress_bars() as track:
+    with (
+        Classifier(path, target=target, sha256=sha256) as classifier,
+        open_rows(style, top, output, resume) as rows,
+        progress_bars() as track,
+    ):
         note_run(classifier.session)
-        for name in track(sources, "classifying"):
-            try:
-                prediction = classifier.predict(sys.stdin.buffer.read() if name == "-" else name)
-            except ImageError as error:
-                note(f"error: {error}")
-                failed += 1
-                continue
-            best = [{"label": label, "score": round(score, 6)} for label, score in prediction.top(top)]
-            row = {"image": name, "label": prediction.label, "score": round(prediction.score, 6), "top": best}
-            if style == "jsonl":
-                print(json.dumps(row), flush=True)
-            rows.append(row)
-    if style == "json":
-        print(json.dumps(rows, indent=1))
-    elif style == "table" and rows:
-        _show_table(rows)
+        for outcome in track(classifier.predict_stream(find()), "classifying", count_sources(places, shard, done)):
+            name = names.popleft()
+            count += 1
+            if isinstance(outcome, ImageError):
+                fail(str(outcome) if name in str(outcome) else f"{name}: {outcome}")
+            else:
+                rows.add(name, outcome)
+        rows.finish()
+    if done:
+        note(f"{len(done):,} images were done already, {count - failed:,} were added")
     if failed:
-        note(f"error: {failed} of {len(sources)} images could not be read")
+        note(f"error: {failed:,} of {count:,} images could not be read")
         raise click.exceptions.Exit(1)
-
-
-def _find(images: tuple[str, ...]) -> Iterator[str]:
-    from edgeresnet.images import SUFFIXES
-
-    for image in images:
-        path = Path(image)
-        if image == "-" or not path.is_dir():
-            yield image
-            continue
-        files = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-        if not files:
-            raise ImageError(f"{image}: the folder has no images")
-        yield from files
-
-
-def _show_table(rows: list[dict[str, Any]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table("image", "class", "probability", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for row in rows:
-        labels = "\n".join(printable(entry["label"]) for entry in row["top"])
-        scores = "\n".join(f"{entry['score']:.2%}" for entry in row["top"])
-        table.add_row(printable(row["image"]), labels, scores)
-    table.columns[0].overflow = "fold"
-    table.columns[2].justify = "right"
-    show(table)

@@ -4,10 +4,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from edgeresnet.progress import Track, length, silent
-from edgeresnet.target import AUTO
+from edgeresnet.providers import AUTO
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -48,12 +48,12 @@ def show_weights(path: Path, accuracy: "Accuracy | None", data: Path) -> None:
     print(f"{path}{f', {accuracy}' if accuracy else ''}\nnext: edgeresnet export {path} --data {data}")
 
 
-def show(renderable: "RenderableType") -> None:
-    """Print a table or text to stdout, at full width where stdout is no terminal."""
+def show(renderable: "RenderableType", file: TextIO | None = None) -> None:
+    """Print a table or text to stdout or into a file, at full width where that is no terminal."""
     from rich.console import Console
 
     # Names of files and classes are no markup: [copy] and :dog: are parts of them.
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Console(file=file, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 160
     console.print(renderable)

@@ -124,5 +124,5 @@ class TrainingConfig:
             values = json.loads(text)
             values["small_sizes"] = tuple(map(tuple, values["small_sizes"]))
             return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise CheckpointError(f"the settings of the run are broken ({error})") from error

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import onnxruntime
 
-from edgeresnet import doctor
-from edgeresnet.doctor import ABSENT, BROKEN, OK, examine, linked_libraries
+from edgeresnet.doctor import ABSENT, BROKEN, OK, examine
 from edgeresnet.machine import available_cores
+from edgeresnet.providers import ALL
+from edgeresnet.providers.libraries import linked_libraries
 
 
 def finding(findings, subject):
@@ -89,7 +90,7 @@ def test_linked_libraries_are_those_of_the_dynamic_section():
 
 def test_missing_cuda_libraries_are_named_with_their_origin(tmp_path, monkeypatch):
     """A provider library that is linked to what this machine lacks."""
-    assert doctor._missing_cuda_libraries() == []
+    assert ALL["cuda"].missing() == []
     strings = b"\0libcublasLt.so.99\0libcuda.so.1\0libc.so.6\0"
     dynamic = b"".join(struct.pack("<qQ", 1, strings.index(name)) for name in (b"libcublasLt", b"libcuda", b"libc.so.6"))
     header = bytearray(64)
@@ -103,7 +104,7 @@ def test_missing_cuda_libraries_are_named_with_their_origin(tmp_path, monkeypatc
     (tmp_path / "onnxruntime" / "capi" / "libonnxruntime_providers_cuda.so").write_bytes(header + table + dynamic + strings)
     monkeypatch.delitem(sys.modules, "onnxruntime")
     monkeypatch.syspath_prepend(tmp_path)
-    assert doctor._missing_cuda_libraries() == ["libcublasLt.so.99 (comes with nvidia-cublas)"]
+    assert ALL["cuda"].missing() == ["libcublasLt.so.99 (comes with nvidia-cublas)"]
 
 
 def test_a_container_quota_limits_the_cores(tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ def test_another_model_than_the_measured_one_is_refused(profile, exports):
         Classifier.from_profile(profile)
 
 
-@pytest.mark.parametrize("broken", ["no JSON", "[]", "{}", '{"schema": "edgeresnet.profile/1", "model": "m", "target": {"speed": 9}}'])
+@pytest.mark.parametrize("broken", ["no JSON", "[]", "{}", '{"schema": "edgeresnet.profile/2", "model": "m", "target": {"speed": 9}}'])
 def test_what_is_no_profile_is_refused(tmp_path, broken):
     path = tmp_path / "deploy.json"
     path.write_text(broken)

@@ -1,3 +1,4 @@
+import sys
 from collections import Counter
 
 import numpy as np
@@ -6,27 +7,88 @@ import onnxruntime
 import pytest
 
 from edgeresnet.errors import ProviderError
-from edgeresnet.providers import PROBE, PlacedNode, _open_whole, list_operators, open_model, reduced_arithmetic
+from edgeresnet.evaluation import synthetic_images
+from edgeresnet.providers import ALL, PROBE, Memory, PlacedNode, Settings, list_operators, load_onnxruntime, open_model
+from edgeresnet.providers.cpu import Cpu
+from edgeresnet.providers.placement import open_whole
 from edgeresnet.session import Session
 from edgeresnet.target import PROVIDERS, Target
 
+PIXELS = synthetic_images(32, 3)
 
-def open_on_a_provider_that_takes_nothing(exports, monkeypatch, target):
+
+class Azure(Cpu):
     """The CPU wheel has a second real provider, Azure's, which takes no node of any of our models."""
-    monkeypatch.setitem(PROVIDERS, "cuda", "AzureExecutionProvider")
-    content = exports["fp32"].path.read_bytes()
-    return _open_whole(lambda options: onnxruntime.InferenceSession(content, options, providers=["AzureExecutionProvider"]), target)
+
+    name = "azure"
+    runtime_name = "AzureExecutionProvider"
+    rank = 3
+    takes_streams = False
+
+    def open(self, content, settings, precision):
+        def create(options):
+            return onnxruntime.InferenceSession(content, options, providers=[self.runtime_name])
+
+        return open_whole(self, create, settings)
 
 
-def test_nodes_that_would_run_on_the_cpu_are_an_error_that_names_them(exports, monkeypatch):
-    with pytest.raises(ProviderError, match=r"\d+ of \d+ nodes would run on the CPU: 20 Conv \(node_.*, \.\.\.\), .*--force"):
-        open_on_a_provider_that_takes_nothing(exports, monkeypatch, Target(provider="cuda"))
+@pytest.fixture
+def azure(monkeypatch):
+    """A fourth provider: all that it takes to have one."""
+    monkeypatch.setattr("edgeresnet.providers.ALL", {**ALL, "azure": Azure()})
+    monkeypatch.setattr("edgeresnet.target.PROVIDERS", {**PROVIDERS, "azure": Azure.runtime_name})
 
 
-def test_force_accepts_them_and_the_placement_tells(exports, monkeypatch):
-    opened = open_on_a_provider_that_takes_nothing(exports, monkeypatch, Target(provider="cuda", force=True))
-    assert opened.provider == "AzureExecutionProvider"
-    assert {node.provider for node in opened.placement} == {"CPUExecutionProvider"}
+def test_nodes_that_would_run_on_the_cpu_are_an_error_that_names_them(azure, exports):
+    message = r"'azure' was asked for, but \d+ of \d+ nodes would run on the CPU: 20 Conv \(node_.*, \.\.\.\), .*--force"
+    with pytest.raises(ProviderError, match=message):
+        Session(exports["fp32"].path, Target(provider="azure"))
+
+
+def test_force_accepts_them_and_the_placement_tells(azure, exports):
+    session = Session(exports["fp32"].path, Target(provider="azure", force=True))
+    assert session.provider == "AzureExecutionProvider"
+    assert {node.provider for node in session.placement} == {"CPUExecutionProvider"}
+    np.testing.assert_array_equal(session.logits(PIXELS), Session(exports["fp32"].path).logits(PIXELS))
+
+
+def test_auto_tries_another_provider_by_its_rank(azure, exports):
+    session = Session(exports["fp32"].path, Target(provider="auto"))
+    assert session.provider == "CPUExecutionProvider"
+    assert [message.split("'")[1] for message in session.passed_over] == ["azure", "cuda", "openvino"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_provider_answers_what_the_protocol_asks(name):
+    """Whether it is installed or not: reports, the doctor and the tuner ask before anything has started."""
+    provider = ALL[name]
+    assert provider.name == name == type(provider).__module__.rpartition(".")[2]
+    assert provider.runtime_name.endswith("ExecutionProvider")
+    assert provider.is_installed() == (name == "cpu")
+    assert provider.micro_batch in provider.micro_batches
+    assert provider.memory(Settings()).device in ("cpu", "cuda")
+    assert provider.missing() == []
+
+
+def test_options_of_a_provider_are_passed_on(exports):
+    target = Target(provider="cuda", provider_options={"device_id": "1", "enable_cuda_graph": "1"})
+    assert ALL["cuda"].memory(target.settings) == Memory("cuda", 1, replays=True)
+    with pytest.raises(ProviderError, match="provider 'cpu' takes no options, but was given device_id"):
+        Session(exports["fp32"].path, Target(provider_options={"device_id": "1"}))
+    with pytest.raises(ValueError, match="provider_options must be of a provider"):
+        Target(provider="auto", provider_options={"device_id": "1"})
+    with pytest.raises(TypeError, match="device_id=1"):
+        Target(provider="cuda", provider_options={"device_id": 1})
+
+
+def test_a_folder_that_is_no_onnx_runtime_is_named(tmp_path, monkeypatch):
+    """What is left where two wheels shared a folder and one was removed."""
+    (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
+    for name in [name for name in sys.modules if name.split(".")[0] == "onnxruntime"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(ProviderError, match=f"{tmp_path}/onnxruntime, where there is no ONNX Runtime"):
+        load_onnxruntime()
 
 
 def test_the_placement_lists_every_node_of_the_file(exports):
@@ -46,7 +108,7 @@ def test_the_probe_is_one_convolution():
     model = onnx.load_from_string(PROBE)
     onnx.checker.check_model(model, full_check=True)
     assert [(node.op_type, list(node.input), list(node.output)) for node in model.graph.node] == [("Conv", ["x", "x"], ["y"])]
-    assert open_model(PROBE, Target(), "fp32").session.run(None, {"x": np.full((1, 1, 1, 1), 3, np.float32)})[0] == 9.0
+    assert open_model(PROBE, "cpu", Settings(), "fp32").opened.session.run(None, {"x": np.full((1, 1, 1, 1), 3, np.float32)})[0] == 9.0
 
 
 def test_auto_takes_the_cpu_here_and_says_why(exports):
@@ -63,6 +125,6 @@ def test_openvino_without_its_plugin_names_the_extra(exports):
 
 
 def test_reduced_arithmetic_is_stated_unless_it_is_forbidden():
-    assert "TF32" in reduced_arithmetic("CUDAExecutionProvider", Target(provider="cuda"))
-    assert reduced_arithmetic("CUDAExecutionProvider", Target(provider="cuda", exact=True)) is None
-    assert reduced_arithmetic("CPUExecutionProvider", Target()) is None
+    assert "TF32" in ALL["cuda"].arithmetic(Settings())
+    assert ALL["cuda"].arithmetic(Settings(exact=True)) is None
+    assert ALL["cpu"].arithmetic(Settings()) is None

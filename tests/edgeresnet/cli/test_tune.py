@@ -43,7 +43,7 @@ def test_a_profile_of_another_machine_is_noted(run_cli, profile, labelled_folder
     ("arguments", "message"),
     [
         (("predict", "x.png", "--threads", "1"), "--threads cannot change what --profile sets"),
-        (("predict", "x.png", "--gpu-memory-mb", "1"), "--gpu-memory-mb cannot change"),
+        (("predict", "x.png", "--provider-option", "device_id=1"), "--provider-option cannot change"),
         (("predict", "x.png", "--model", "{model}"), "--model cannot change"),
         (("bench", "{model}"), "MODEL cannot change"),
         (("eval", "{model}"), "either MODEL or --profile"),
