@@ -28,12 +28,12 @@ def fill(arguments, files):
 TARGET_OPTIONS = {
     "--provider": (("--provider", "openvino"), Target(provider="openvino")),
     "--threads": (("--threads", 3), Target(threads=3)),
-    "--device-id": (("--device-id", 2), Target(device_id=2)),
     "--exact": (("--exact",), Target(exact=True)),
     "--force": (("--force",), Target(force=True)),
-    "--gpu-memory-mb": (("--gpu-memory-mb", 77), Target(gpu_memory_mb=77)),
-    "--convolution-search": (("--convolution-search", "heuristic"), Target(convolution_search="heuristic")),
-    "--cuda-graph": (("--cuda-graph",), Target(cuda_graph=True)),
+    "--provider-option": (
+        ("--provider", "cuda", "--provider-option", "device_id=2", "--provider-option", "gpu_mem_limit=77"),
+        Target(provider="cuda", provider_options={"device_id": "2", "gpu_mem_limit": "77"}),
+    ),
     "--profile": (("--profile", "{profile}"), Target(threads=2, streams=2, micro_batch=5)),
 }
 COMMANDS_WITH_TARGET = {
@@ -52,8 +52,8 @@ def test_where_and_how_to_run_arrives_at_the_session(run_cli, door, files, comma
     opening = door("edgeresnet.session.open_model")
     result = run_cli(*fill((*arguments, *given, *(() if option == "--profile" else model)), files))
     assert (result.status, result.err) == (1, "error: arrived\n")
-    content, target, precision = opening.arrived[0]
-    assert target == expected
+    content, provider, settings, precision = opening.arrived[0]
+    assert (provider, settings) == (expected.provider, expected.settings)
     assert (content, precision) == (files["fp32"].read_bytes(), "fp32")
 
 
@@ -94,7 +94,7 @@ def test_eval_reads_as_many_test_images_as_asked_for(run_cli, door, files):
 
 def test_eval_compares_with_the_bundled_weights_unless_told_otherwise(run_cli, door, files):
     measuring = door("benchmarks.accuracy.measure_accuracy")
-    run_cli("eval", files["int8"], "--data", files["data"])
+    run_cli("eval", bundled_model(), "--data", files["data"])
     (_, original, _), named = measuring.arrived
     assert (original.path, original.threads, named["batch_size"]) == (bundled_weights(), Target().cores, 128)
     measuring = door("benchmarks.accuracy.measure_accuracy")
@@ -129,7 +129,7 @@ def test_bench_measures_what_was_asked_for(run_cli, door, files):
         run_cli, door, files["int8"], files["fp32"], *settings, *original, "--data", files["data"], "--limit", 11
     )
     assert [model.path for model in models] == [files["int8"], files["fp32"]]
-    assert {model.target for model in models} == {Target(threads=1)}
+    assert [model.target for model in models] == [Target(threads=1)] * 2
     assert (found.path, found.threads) == (files["weights"], 1)
     assert (how.batch_sizes, how.min_time_s, how.target, how.device_only) == ((4, 1), 0.5, Target(threads=1), False)
     np.testing.assert_array_equal(named["test"].images, read_split(files["data"], "test", size=SIZE, limit=11).images)
@@ -247,13 +247,17 @@ TESTED = {
         "--resume",
         "--recipe",
         "--init",
+        "--network",
         *SETTINGS_OF_TRAINING,
         "--device",
         "--winograd",
         "--no-winograd",
     },
-    "average": {"--data", "--output", "--validation-fraction"},
-    "export": {"--precision", "--output", "--data", "--limit", "--amx", "--max-drop"},
+    "average": {"--data", "--network", "--output", "--validation-fraction"},
+    "export": {
+        *("--precision", "--output", "--data", "--limit", "--amx", "--max-drop", "--min-db", "--network", "--weights", "--labels"),
+        *("--preset", "--size", "--mean", "--std", "--fit", "--resize", "--filter"),
+    },
     "quantize": {"--output", "--min-db", "--format"},
     "bench": {
         *TARGET_OPTIONS,
@@ -262,6 +266,7 @@ TESTED = {
         "--data",
         "--download",
         "--limit",
+        "--network",
         "--original",
         "--no-original",
         "--output",
@@ -271,8 +276,8 @@ TESTED = {
         *("--for", "--provider", "--threads", "--min-agreement", "--max-drop", "--data", "--limit", "--budget", "--exhaustive", "--output"),
         "--format",
     },
-    "eval": {*TARGET_OPTIONS, "--data", "--limit", "--batch-size", "--original", "--no-original", "--format"},
-    "predict": {*TARGET_OPTIONS, "--model", "--top", "--format"},
+    "eval": {*TARGET_OPTIONS, "--data", "--limit", "--batch-size", "--network", "--original", "--no-original", "--format"},
+    "predict": {*TARGET_OPTIONS, "--model", "--top", "--list", "--output", "--resume", "--shard", "--format"},
     "verify": {*TARGET_OPTIONS, "--format"},
     # In tests/exporters/test_adopt.py.
     "adopt": {
