@@ -11,7 +11,7 @@ from benchmarks.record import MeasuredAccuracy, Record, Result
 from benchmarks.subjects import OnnxSubject, OriginalSubject, Subject, check_same_weights, collect_answers, generate_images
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import ModelFormatError
-from edgeresnet.evaluation import SYNTHETIC_NAME, Logits, match_classes, top1, top5
+from edgeresnet.evaluation import SYNTHETIC_NAME, Logits, match_classes, top1
 from edgeresnet.progress import Track, silent
 from edgeresnet.target import Target
 
@@ -86,7 +86,6 @@ def _accuracies(logits: list[Logits] | None, count: int, has_original: bool, tes
     return [
         MeasuredAccuracy(
             top1=top1(answers, test.labels) if test is not None else None,
-            top5=top5(answers, test.labels) if test is not None else None,
             count=len(answers),
             agreement_with_original=float((answers.argmax(1) == reference).mean()) if reference is not None else None,
             data=SYNTHETIC_NAME if test is None else test.name,

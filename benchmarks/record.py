@@ -46,14 +46,12 @@ class MeasuredAccuracy:
 
     Attributes:
         top1: Fraction that is right, 0 to 1; None on images without labels.
-        top5: Fraction whose class is among the five most likely; None likewise, and where there are no more than five.
         count: Number of images.
         agreement_with_original: Fraction with the original's top-1 class; None without an original.
         data: Name of the images.
     """
 
     top1: float | None
-    top5: float | None
     count: int
     agreement_with_original: float | None
     data: str
@@ -66,7 +64,6 @@ class Result:
     Attributes:
         name: File name.
         precision: Of its weights.
-        original: Whether the others are compared with it: the network in PyTorch, or an ONNX file where that is not at hand.
         runtime: ``onnxruntime`` or ``pytorch``.
         provider: The execution provider that really ran, read back from the session.
         placement: Number of nodes on each provider; None for the original.
@@ -75,10 +72,10 @@ class Result:
         load_ms: Median time from file to ready model.
         latency: One entry for each batch size.
         accuracy: None if it was not measured.
+        original: Whether the others are compared with it: the network in PyTorch, or an ONNX file where that is not at hand.
     """
 
     name: str
-    original: bool
     precision: str
     runtime: str
     provider: str
@@ -88,6 +85,7 @@ class Result:
     load_ms: float
     latency: list[Latency]
     accuracy: MeasuredAccuracy | None
+    original: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,7 @@ def build_table(record: Record) -> Table:
     table.add_column("form")
     device_only = any(latency.device_p50_ms is not None for result in record.results for latency in result.latency)
     timings = ("p50 ms", "p90 ms", *(("device",) if device_only else ()))
-    has_top5 = any(result.accuracy is not None and result.accuracy.top5 is not None for result in record.results)
-    for heading in ("MB", "batch", *timings, "img/s", "speed-up", "top-1", *(("top-5",) if has_top5 else ()), "agrees"):
+    for heading in ("MB", "batch", *timings, "img/s", "speed-up", "top-1", "agrees"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in record.results:
         for i, latency in enumerate(result.latency):
@@ -33,7 +32,6 @@ def build_table(record: Record) -> Table:
                 f"{latency.images_per_s:,.0f}",
                 f"{latency.speedup_vs_original:.2f}x" if latency.speedup_vs_original is not None else "-",
                 _share(accuracy.top1 if accuracy else None),
-                *((_share(accuracy.top5 if accuracy else None),) if has_top5 else ()),
                 _share(accuracy.agreement_with_original if accuracy else None),
             )
     return table

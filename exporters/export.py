@@ -27,13 +27,13 @@ from edgeresnet.evaluation import (
 )
 from edgeresnet.files import replacing
 from edgeresnet.images import Pixels
-from edgeresnet.preprocessing import Preprocessing
+from edgeresnet.preprocessing import Changes, Preprocessing
 from edgeresnet.progress import Track, silent
 from edgeresnet.session import Session
 from edgeresnet.spec import ACCEPTABLE_SQNR_DB, DEFAULT_PRECISIONS, PRECISIONS, Accuracy, ImageInput, ModelSpec
 from edgeresnet.training.networks import file_stem
 from edgeresnet.training.pixels import PixelClassifier, try_network
-from edgeresnet.training.weights import TrainedNetwork, load_weights, number_labels
+from edgeresnet.training.weights import AS_IT_IS, TrainedNetwork, load_weights, number_labels
 from exporters.fp16 import convert_to_fp16
 from exporters.fp32 import export_fp32
 from exporters.int8.saturation import PROBE_IMAGES, quantize_without_saturation
@@ -72,13 +72,18 @@ class ExportedModel:
     original_accuracy: Accuracy | None
 
 
-def export_models(checkpoint: Path, precisions: Sequence[str], output: Path, **options: Any) -> list[ExportedModel]:
-    """Export a weights file of ours; see ``export_network``.
-
-    Raises:
-        CheckpointError: If the weights cannot be used.
-    """
-    return export_network(load_weights(checkpoint), precisions, output, **options)
+def export_models(
+    checkpoint: Path,
+    precisions: Sequence[str],
+    output: Path,
+    *,
+    network: str | None = None,
+    labels: tuple[str, ...] | None = None,
+    changes: Changes = AS_IT_IS,
+    **options: Any,
+) -> list[ExportedModel]:
+    """Export a weights file; see ``load_weights`` and ``export_network``."""
+    return export_network(load_weights(checkpoint, network, labels=labels, changes=changes), precisions, output, **options)
 
 
 def export_module(

@@ -41,4 +41,4 @@ def command(weights: tuple[Path, ...], data: Path | None, network: str | None, o
     fraction = validation_fraction or TrainingConfig.validation_fraction
     with progress_bars() as track:
         result = average_weights(weights, data, output, validation_fraction=fraction, network=network, report=note, track=track)
-    show_weights(result.path, result.accuracy, data)
+    show_weights(result.path, result.accuracy, data, network)

@@ -9,7 +9,7 @@ from edgeresnet.cifar10 import NETWORK
 from edgeresnet.cli.options import EXISTING_FILE, data_option, limit_option, network_option
 from edgeresnet.cli.preprocessing import labels_from, labels_option, preprocessing_options
 from edgeresnet.cli.terminal import note, progress_bars, show
-from edgeresnet.datasets import LabelledImages, MissingSplitError, read_split
+from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import PreprocessingError
 from edgeresnet.extras import needing
 from edgeresnet.machine import instruction_sets
@@ -97,24 +97,30 @@ def command(
     _check_call(checkpoint, weights, precisions, data, limit=limit, max_drop=max_drop, for_amx=for_amx)
     with needing("export"):
         from edgeresnet.training.weights import bundled_weights, load_weights
-        from exporters.export import export_network
+        from exporters.export import export_models
+
+    from edgeresnet.datasets import read_split
 
     source = checkpoint or weights
     if source is None and network not in (None, NETWORK):
         raise click.UsageError(f"the weights of {network} are missing: --weights FILE")
+    names = labels_from(labels)
     try:
-        trained = load_weights(source or bundled_weights(), network, labels=labels_from(labels), changes=changes)
+        spec = load_weights(source or bundled_weights(), network, labels=names, changes=changes).spec
     except PreprocessingError as error:
         raise click.UsageError(str(error)) from error
     with progress_bars() as track:
-        test = _read_test(data, trained.spec, limit, track)
+        test = _read_test(data, spec, limit, track)
         calibration = None
         if data is not None and "int8-static" in precisions:
-            calibration = read_split(data, "train", size=trained.spec.input, limit=CALIBRATION_IMAGES, track=track).images
-        exports = export_network(
-            trained,
+            calibration = read_split(data, "train", size=spec.input, limit=CALIBRATION_IMAGES, track=track).images
+        exports = export_models(
+            source or bundled_weights(),
             tuple(dict.fromkeys(precisions)),
             output,
+            network=network,
+            labels=names,
+            changes=changes,
             test=test,
             calibration=calibration,
             for_amx=for_amx,
@@ -150,6 +156,8 @@ def _check_call(
 
 def _read_test(data: Path | None, spec: ModelSpec, limit: int | None, track: Track) -> LabelledImages | None:
     """Test images, where there are any: those to calibrate with need no labels that are the network's."""
+    from edgeresnet.datasets import MissingSplitError, read_split
+
     if data is None:
         return None
     try:

@@ -1,13 +1,17 @@
 """``edgeresnet info``."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from edgeresnet.cli.options import EXISTING_FILE, format_option
 from edgeresnet.cli.terminal import printable, show
+from edgeresnet.spec import PREFIX
+
+SHOWN_LABELS: Final = 20
 
 
 @click.command(epilog="Example: edgeresnet info resnet18-int8.onnx")
@@ -32,7 +36,20 @@ def command(model: Path, style: str) -> None:
     if style == "json":
         print(json.dumps(facts, indent=1))
     else:
+        facts["metadata"] |= _summarize_labels(file.metadata)
         _show_table(facts)
+
+
+def _summarize_labels(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Many labels in one line: how many they are, and those at either end."""
+    key = f"{PREFIX}labels"
+    try:
+        labels = json.loads(metadata[key])
+    except (KeyError, ValueError):
+        return {}
+    if not isinstance(labels, list) or len(labels) <= SHOWN_LABELS:
+        return {}
+    return {key: f"{len(labels):,}: {', '.join(map(str, labels[:SHOWN_LABELS]))}, ..., {labels[-1]} (all of them: --format json)"}
 
 
 def _show_table(facts: dict[str, Any]) -> None:

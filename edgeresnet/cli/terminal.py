@@ -43,9 +43,10 @@ def note_run(session: "Session") -> None:
         note(f"note: {session.arithmetic}; --exact forbids it")
 
 
-def show_weights(path: Path, accuracy: "Accuracy | None", data: Path) -> None:
-    """Print where trained weights are, how good, and what to do with them next."""
-    print(f"{path}{f', {accuracy}' if accuracy else ''}\nnext: edgeresnet export {path} --data {data}")
+def show_weights(path: Path, accuracy: "Accuracy | None", data: Path, network: str | None) -> None:
+    """Print where trained weights are, how good, and what to do with them next; by the network's name where the user has named it."""
+    named = f" --network {network}" if network else ""
+    print(f"{path}{f', {accuracy}' if accuracy else ''}\nnext: edgeresnet export {path} --data {data}{named}")
 
 
 def show(renderable: "RenderableType", file: TextIO | None = None) -> None:

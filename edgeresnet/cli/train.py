@@ -134,7 +134,7 @@ def command(
         resuming = f"edgeresnet train --data {data} --output {output} --resume{named}"
         note(f"stopped after {result.epochs_done} epochs and saved; go on with: {resuming}")
         raise click.Abort
-    show_weights(result.weights, result.accuracy, data)
+    show_weights(result.weights, result.accuracy, data, network)
 
 
 def _read_recipe(path: Path, network: str | None) -> "TrainingConfig":

@@ -110,7 +110,11 @@ def file_stem(architecture: str) -> str:
     """What begins the names of a network's exports."""
     if architecture == ARCHITECTURE:
         return EXPORT_STEM
-    return re.sub(r"[^A-Za-z0-9_]+", "-", architecture.rpartition(":")[2]).strip("-_") or "network"
+    source, _, name = architecture.rpartition(":")
+    if source and source not in PREFIXES:
+        # Many are called build or Net.
+        name = f"{source.rpartition('.')[2]}-{name}"
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-_") or "network"
 
 
 def did_you_mean(name: str, known: tuple[str, ...]) -> str:

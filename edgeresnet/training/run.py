@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from csv import DictWriter
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -14,22 +14,21 @@ from types import FrameType
 import torch
 
 from edgeresnet.datasets import LabelledImages, check_memory, check_test_classes, count_by_class, describe_content, hold_out, read_split
-from edgeresnet.errors import CheckpointError, CompilerError, DataError, NetworkError, ProviderError
+from edgeresnet.errors import CheckpointError, CompilerError, DataError, ProviderError
 from edgeresnet.files import replacing, write_text
-from edgeresnet.preprocessing import Preprocessing
 from edgeresnet.progress import Track, silent
-from edgeresnet.spec import LOGITS, Accuracy
+from edgeresnet.spec import Accuracy
+from edgeresnet.training.beginning import begin, name_beginning, try_sizes
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.delivery import deliver
 from edgeresnet.training.device import has_matrix_unit
 from edgeresnet.training.loop import ALONE, evaluate, train
-from edgeresnet.training.networks import Blueprint, find_network
+from edgeresnet.training.networks import find_network
 from edgeresnet.training.norms import estimate_norms
 from edgeresnet.training.outliers import silence_outliers
-from edgeresnet.training.pixels import try_network
 from edgeresnet.training.state import EpochRecord, TrainingState
-from edgeresnet.training.states import StateFile, read_state
-from edgeresnet.training.weights import describe_network, read_spec
+from edgeresnet.training.states import read_state
+from edgeresnet.training.weights import describe_network
 from edgeresnet.training.winograd import use_winograd
 from edgeresnet.training.workers import Workers
 
@@ -111,10 +110,10 @@ def run_training(
     elif state_path.exists():
         raise CheckpointError(f"{output}: holds a run already; resume it (--resume) or choose another folder")
     else:
-        config = _name_beginning(config, beginning)
+        config = name_beginning(config, beginning)
     blueprint = find_network(config.network)
     preprocessing = blueprint.preprocess((config.image_size, config.image_size), "")
-    _try_sizes(blueprint, config, preprocessing)
+    try_sizes(blueprint, config, preprocessing)
     images = read_split(data, "train", size=preprocessing.input, track=track)
     _check_training_data(images, data)
     content = describe_content(images)
@@ -122,7 +121,7 @@ def run_training(
     check_memory(len(images), preprocessing.input, str(data))
     training, validation = hold_out(images, config.validation_fraction)
     if state is None:
-        state = _begin(config, images.classes, device, beginning, blueprint, report if workers.is_first else _say_nothing)
+        state = begin(config, images.classes, device, beginning, blueprint, report if workers.is_first else _say_nothing)
         state.data = content
     _check_same_data(state, images.classes, content, state_path)
     check_test_classes(data, images.classes)
@@ -198,48 +197,6 @@ def plot_history(history: list[EpochRecord], path: Path) -> None:
         axes.legend()
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, metadata={"Software": None})
-
-
-def _try_sizes(blueprint: Blueprint, config: TrainingConfig, preprocessing: Preprocessing) -> None:
-    """Make sure that a network takes every size that it will meet, before images are read."""
-    with torch.random.fork_rng(devices=[]):
-        network = blueprint.build(2)
-    for size in sorted({config.image_size, *(size for _, size in config.small_sizes)}, reverse=True):
-        pixels = replace(preprocessing, input=replace(preprocessing.input, height=size, width=size, frame=None))
-        _, output = try_network(network, pixels, config.network)
-        if output != LOGITS:
-            raise NetworkError(f"{config.network} ends in a softmax, and training needs logits; fix: leave the softmax out")
-
-
-def _begin(
-    config: TrainingConfig,
-    classes: tuple[str, ...],
-    device: torch.device,
-    beginning: StateFile | None,
-    blueprint: Blueprint,
-    report: Callable[[str], None],
-) -> TrainingState:
-    """The state of a new run, with the weights that it begins with."""
-    state = TrainingState.new(config, classes, device)
-    count, _ = try_network(state.network, state.preprocessing, config.network)
-    if count != len(classes):
-        raise NetworkError(f"{config.network} tells {count} classes apart, and the data has {len(classes)}")
-    if beginning is None:
-        return state
-    known = read_spec(beginning)
-    if known is not None and known.architecture != blueprint.name:
-        raise CheckpointError(f"{beginning.path}: holds {known.architecture!r}, and this run trains {blueprint.name!r}")
-    if not state.begin_from(beginning, known.labels if known else None, blueprint):
-        report(f"{beginning.path}: {'is for other classes' if known else 'does not say for which classes it is'}: the head begins fresh")
-    return state
-
-
-def _name_beginning(config: TrainingConfig, beginning: StateFile | None) -> TrainingConfig:
-    """Settings that name the weights a run begins with. Those of a recipe must be the ones given."""
-    sha256 = beginning.sha256 if beginning else ""
-    if config.init_sha256 not in ("", sha256):
-        raise CheckpointError(f"the recipe begins from the weights with SHA-256 {config.init_sha256}: give that file (--init)")
-    return replace(config, init_sha256=sha256)
 
 
 def _check_training_data(images: LabelledImages, data: Path) -> None:

@@ -1,23 +1,29 @@
 import json
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.accuracy import measure_accuracy, wilson_interval
 from benchmarks.bench import BenchSettings, run_benchmark
 from benchmarks.latency import ROUNDS, measure_latency, summarize
 from benchmarks.report import build_table, find_warnings
 from benchmarks.subjects import OnnxSubject, OriginalSubject, check_same_weights
+from edgeresnet.cli.eval import _show_extremes
 from edgeresnet.datasets import read_split
 from edgeresnet.errors import ModelFormatError
 from edgeresnet.evaluation import synthetic_images
+from edgeresnet.preprocessing import Changes
 from edgeresnet.session import Session
 from edgeresnet.target import Target
 from edgeresnet.training.config import TrainingConfig
+from edgeresnet.training.networks import find_network
 from edgeresnet.training.state import TrainingState
 from edgeresnet.training.weights import load_weights, save_weights
+from exporters.export import export_network
 
 PIXELS = synthetic_images(32, 3)
 
@@ -167,3 +173,97 @@ def test_the_interval_is_wilsons():
     low, high = wilson_interval(0.9, 100)
     assert (low, high) == (pytest.approx(0.8256, abs=1e-4), pytest.approx(0.9448, abs=1e-4))
     assert wilson_interval(1.0, 10)[1] == pytest.approx(1.0)
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """Models of a network that is not ours, six classes, in two precisions, and the state dictionary that they were made from."""
+    folder = tmp_path_factory.mktemp("foreign")
+    torch.manual_seed(4)
+    network = find_network("timm:test_resnet").build(6)
+    torch.save(network.state_dict(), folder / "theirs.pt")
+    trained = load_weights(folder / "theirs.pt", "timm:test_resnet", changes=Changes(size=(32, 48), fit="stretch"))
+    return [exported.path for exported in export_network(trained, ("fp32", "int8"), folder, min_db=5)], folder / "theirs.pt"
+
+
+def test_models_of_another_network_are_measured_beside_its_weights(foreign, run_cli):
+    (fp32, int8), weights = foreign
+    options = ("--min-time", 0, "--threads", 1, "--format", "json")
+    record = json.loads(run_cli("bench", fp32, int8, *options, "--original", weights).out)
+    original, first, second = record["results"]
+    assert (original["runtime"], original["original"], original["name"]) == ("pytorch", True, "theirs.pt")
+    assert first["accuracy"]["agreement_with_original"] == 1.0
+    assert not first["original"]
+    assert second["latency"][0]["speedup_vs_original"] > 0
+
+
+def test_without_weights_the_fp32_file_is_what_others_are_measured_against(foreign, run_cli):
+    (fp32, int8), _ = foreign
+    options = ("--min-time", 0, "--threads", 1)
+    result = run_cli("bench", int8, fp32, *options, "--format", "json")
+    assert f"{fp32.name} is what the others are compared with" in result.err
+    rows = json.loads(result.out)["results"]
+    assert [(row["name"], row["original"], row["runtime"]) for row in rows] == [
+        (fp32.name, True, "onnxruntime"),
+        (int8.name, False, "onnxruntime"),
+    ]
+    assert rows[0]["latency"][0]["speedup_vs_original"] == 1.0
+    assert 0 < rows[1]["accuracy"]["agreement_with_original"] <= 1
+    named = run_cli("bench", int8, *options, "--original", fp32)
+    assert f"{fp32.name} (original)" in " ".join(named.out.split())
+    alone = run_cli("bench", int8, *options, "--format", "json")
+    assert "is not at hand, so nothing is compared" in alone.err
+    (row,) = json.loads(alone.out)["results"]
+    assert (row["original"], row["accuracy"], row["latency"][0]["speedup_vs_original"]) == (False, None, None)
+
+
+def test_what_is_not_the_original_is_refused(foreign, exports, weights, run_cli):
+    (fp32, _), theirs = foreign
+    for model, original in ((fp32, weights), (exports["fp32"].path, theirs), (fp32, exports["fp32"].path)):
+        result = run_cli("bench", model, "--original", original, "--min-time", 0)
+        assert (result.status, result.err.count("error: ")) == (1, 1)
+        assert "made from" in result.err
+    named = run_cli("bench", fp32, "--original", theirs, "--network", "timm:test_vit", "--min-time", 0)
+    assert (named.status, "holds 'timm:test_resnet', not 'timm:test_vit'" in named.err) == (1, True)
+
+
+def test_eval_reports_top5_and_classes_in_the_models_order(foreign, run_cli, tmp_path):
+    """Folders are sorted by name, labels need not be."""
+    (fp32, _), weights = foreign
+    session = Session(fp32)
+    generator = np.random.default_rng(3)
+    pixels = generator.integers(0, 256, (12, 32, 48, 3), dtype=np.uint8)
+    names = [f"name {5 - number}" for number in range(6)]
+    trained = load_weights(weights, "timm:test_resnet", labels=tuple(names), changes=Changes(size=(32, 48), fit="stretch"))
+    (renamed,) = export_network(trained, ("fp32",), tmp_path)
+    for number, image in enumerate(pixels):
+        folder = tmp_path / "data" / "test" / names[number % 6]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number:02}.png")
+    report = json.loads(run_cli("eval", renamed.path, "--data", tmp_path / "data", "--original", weights, "--format", "json").out)
+    logits = session.logits(pixels)
+    truth = np.arange(12) % 6
+    assert list(report["per_class"]) == names
+    assert report["top1"] == pytest.approx((logits.argmax(1) == truth).mean())
+    assert report["top5"] == pytest.approx((np.argsort(-logits)[:, :5] == truth[:, None]).any(1).mean())
+    assert (report["original"], report["parity_with_original"]["agreement"]) == ("theirs.pt", 1.0)
+    assert "top-5" in run_cli("eval", renamed.path, "--data", tmp_path / "data").out
+
+
+def test_of_many_classes_the_extremes_are_shown(capsys):
+    labels = [f"class {number}" for number in range(1000)]
+    confusion = np.zeros((1000, 1000), int)
+    confusion[np.arange(500), np.arange(500)] = 4
+    confusion[7, 9] = 36
+    confusion[8, :] = 0
+    report = SimpleNamespace(
+        per_class={label: confusion[i, i] / total if (total := confusion[i].sum()) else None for i, label in enumerate(labels)},
+        confusion=confusion.tolist(),
+    )
+    _show_extremes(report)
+    captured = capsys.readouterr()
+    lines = [" ".join(line.split()) for line in captured.out.splitlines()]
+    assert "class 7 10.0% 40" in lines
+    assert "class 7 class 9 36" in lines
+    assert len(captured.out.splitlines()) < 60
+    assert "501 of 1000 classes have no images here" in captured.err

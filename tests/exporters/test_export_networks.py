@@ -36,7 +36,7 @@ class Own(nn.Module):
 
 @pytest.mark.parametrize(
     ("name", "size", "below"),
-    # Its few weights are not worth 8 bits, and it takes one size alone.
+    # A transformer whose few weights are not worth 8 bits.
     [("torchvision:mnasnet0_5", (64, 48), "int8"), ("timm:test_efficientnet", (64, 64), "int8"), ("timm:test_vit", None, "fp16")],
 )
 def test_a_network_by_name_is_exported_by_the_command(run_cli, tmp_path, name, size, below):

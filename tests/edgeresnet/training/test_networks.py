@@ -160,5 +160,5 @@ def test_no_file_makes_us_import_a_module(own, weights):
 
 
 def test_exports_are_named_after_the_network():
-    names = ("resnet18-cifar", "torchvision:mobilenet_v2", "timm:resnet50.a1_in1k", "my.models:_Net")
-    assert [file_stem(name) for name in names] == ["resnet18", "mobilenet_v2", "resnet50-a1_in1k", "Net"]
+    names = ("resnet18-cifar", "torchvision:mobilenet_v2", "timm:resnet50.a1_in1k", "my.models:Net", "mine")
+    assert [file_stem(name) for name in names] == ["resnet18", "mobilenet_v2", "resnet50-a1_in1k", "models-Net", "mine"]
