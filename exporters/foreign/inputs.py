@@ -30,7 +30,7 @@ Constants = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageInput:
+class ImageTensor:
     """The input of a model that takes the images.
 
     Attributes:
@@ -62,7 +62,7 @@ class ImageInput:
         return np.ascontiguousarray(turned, self.element_type)
 
 
-def bind_inputs(model: onnx.ModelProto, *, size: tuple[int, int] | None, fixed: Mapping[str, str | float]) -> ImageInput:
+def bind_inputs(model: onnx.ModelProto, *, size: tuple[int, int] | None, fixed: Mapping[str, str | float]) -> ImageTensor:
     """Find the image among a model's inputs, give it its size and make constants of the other inputs, in the model itself.
 
     Nothing else of the model changes, so that it answers as it did for images of that size.
@@ -96,10 +96,10 @@ def bind_inputs(model: onnx.ModelProto, *, size: tuple[int, int] | None, fixed: 
     kept = [entry for entry in model.graph.input if entry.name not in fixed]
     del model.graph.input[:]
     model.graph.input.extend(kept)
-    return _bind_image(model, next(entry for entry in kept if entry.name == value.name), size)
+    return _bind_image(model, next(entry for entry in model.graph.input if entry.name == value.name), size)
 
 
-def set_batch(model: onnx.ModelProto, image: ImageInput, batch: int | None) -> None:
+def set_batch(model: onnx.ModelProto, image: ImageTensor, batch: int | None) -> None:
     """Write into a model how many images it takes at a time."""
     value = next(entry for entry in model.graph.input if entry.name == image.name)
     dimension = value.type.tensor_type.shape.dim[0]
@@ -110,7 +110,7 @@ def set_batch(model: onnx.ModelProto, image: ImageInput, batch: int | None) -> N
         dimension.dim_value = batch
 
 
-def _bind_image(model: onnx.ModelProto, value: onnx.ValueInfoProto, size: tuple[int, int] | None) -> ImageInput:
+def _bind_image(model: onnx.ModelProto, value: onnx.ValueInfoProto, size: tuple[int, int] | None) -> ImageTensor:
     dimensions = value.type.tensor_type.shape.dim
     shape = [dimension.dim_value if dimension.dim_value > 0 else None for dimension in dimensions]
     layout = _find_layout(model, value.name, shape)
@@ -129,7 +129,7 @@ def _bind_image(model: onnx.ModelProto, value: onnx.ValueInfoProto, size: tuple[
     for axis, length in ((channel, channels), (height, rows), (width, columns)):
         dimensions[axis].Clear()
         dimensions[axis].dim_value = length
-    image = ImageInput(
+    image = ImageTensor(
         name=value.name,
         element_type=ELEMENT_TYPES[value.type.tensor_type.elem_type],
         layout=layout,

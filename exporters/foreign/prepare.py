@@ -11,7 +11,7 @@ from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from edgeresnet.errors import EdgeResNetError, ExportError
-from exporters.foreign.inputs import ImageInput, bind_inputs, set_batch
+from exporters.foreign.inputs import ImageTensor, bind_inputs, set_batch
 from exporters.foreign.opset import raise_opset
 from exporters.foreign.precision import is_half, widen
 from exporters.foreign.reading import read_model
@@ -46,7 +46,7 @@ class PreparedModel:
     path: Path
     model: onnx.ModelProto
     source: bytes
-    image_input: ImageInput
+    image_input: ImageTensor
     outputs: tuple[str, ...]
     half: bool
 
@@ -82,7 +82,7 @@ def prepare(path: Path, *, size: tuple[int, int] | None = None, fixed: Mapping[s
     )
 
 
-def _find_batch(source: onnx.ModelProto, image: ImageInput) -> ImageInput:
+def _find_batch(source: onnx.ModelProto, image: ImageTensor) -> ImageTensor:
     """An open batch may be an empty promise: with a Reshape to one image inside, only one can be run, and that is then its batch."""
     session = open_session(source.SerializeToString())
     if image.batch is not None:
@@ -115,7 +115,10 @@ def _make_plain(source: onnx.ModelProto) -> onnx.ModelProto:
         optimizer.optimize_ir(optimized, input_size_limit=_FOLDED_VALUES, output_size_limit=_FOLDED_VALUES)
         common.RemoveUnusedNodesPass()(optimized)
         common.RemoveUnusedOpsetsPass()(optimized)
+        common.ClearMetadataAndDocStringPass()(optimized)
         result = onnx.shape_inference.infer_shapes(ir.to_proto(optimized), data_prop=True)
+        del result.metadata_props[:]
+        result.metadata_props.extend(source.metadata_props)
     except EdgeResNetError:
         raise
     # The passes of onnx-ir and onnxscript raise what their parts raise.
@@ -132,7 +135,7 @@ def _forget_shapes(model: ir.Model) -> None:
             value.shape = None
 
 
-def _check_same(source: onnx.ModelProto, model: onnx.ModelProto, image: ImageInput) -> None:
+def _check_same(source: onnx.ModelProto, model: onnx.ModelProto, image: ImageTensor) -> None:
     probes = generate_probes(image, CHECK_IMAGES * (image.batch or 1))
     original = collect_answers(source.SerializeToString(), image.name, probes)
     proof = compare_answers(original, collect_answers(model.SerializeToString(), image.name, probes), probes)

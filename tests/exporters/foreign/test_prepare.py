@@ -4,7 +4,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeresnet.errors import ExportError, ModelFormatError, ModelNotFoundError
-from exporters.foreign.inputs import ImageInput
+from exporters.foreign.inputs import ImageTensor
 from exporters.foreign.prepare import prepare
 
 FLOAT = TensorProto.FLOAT
@@ -37,7 +37,7 @@ def operators(result):
 
 def test_a_plain_network_is_described(prepared, graphs):
     result = prepared(graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], graphs.TRUNK))
-    assert result.image_input == ImageInput(name="x", element_type="float32", layout="NCHW", channels=3, height=24, width=24, batch=None)
+    assert result.image_input == ImageTensor(name="x", element_type="float32", layout="NCHW", channels=3, height=24, width=24, batch=None)
     assert (result.outputs, result.half) == (("y",), False)
 
 
@@ -72,6 +72,8 @@ def test_sizes_that_are_open_need_a_size(prepared, graphs):
         prepared(network)
     result = prepared(network, size=(16, 40))
     assert (result.image_input.height, result.image_input.width) == (16, 40)
+    inner = {value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim] for value in result.model.graph.value_info}
+    assert inner["features"][1:] == [32, 16, 40]
     network = graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], graphs.TRUNK)
     with pytest.raises(ExportError, match="--size 16x24: the images of the model, x, are of 24 x 24 pixels"):
         prepared(network, size=(16, 24))
