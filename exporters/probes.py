@@ -1,29 +1,33 @@
 """Images to run a foreign model on, in the forms in which it may want them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from edgeresnet.errors import DataError
 from edgeresnet.evaluation import synthetic_images
 from edgeresnet.images import SUFFIXES, Pixels, to_pixels
 from exporters.foreign.inputs import ImageTensor
 
-# Of each kind. A unit's error and signal are estimated from so many images: with 8, chance alone makes the worst of 1,000 units 14 dB
-# worse than the average, with 16 it is 9 dB.
+# Of each kind, and fewer where images are large: the more values an image gives, the less chance decides. (With 8 images, chance alone
+# makes the worst of 1,000 logits 14 dB worse than the average.)
 IMAGES: Final = 12
+LEAST_IMAGES: Final = 4
+PIXELS: Final = IMAGES * 320 * 320
 FOLDER_IMAGES: Final = 48
-STROKES: Final = 12
+STROKES: Final = 3
+_LETTERS: Final = [*range(ord("0"), ord("9") + 1), *range(ord("A"), ord("Z") + 1), *range(ord("a"), ord("z") + 1), ord(" ")]
 # What float models expect of a pixel: mean and deviation of ImageNet's (all channels alike), a share, or the number itself.
 _MEAN, _DEVIATION = 0.45, 0.225
 NORMALIZED: Final = "normalized"
 SHARES: Final = "0 to 1"
 NUMBERS: Final = "0 to 255"
+PIXEL_RANGES: Final = {"normalized": NORMALIZED, "1": SHARES, "255": NUMBERS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +37,12 @@ class Probe:
     Attributes:
         name: What they are, as a message says it.
         calls: Values of the model's image input, one a call.
+        generated: Whether they show nothing real.
     """
 
     name: str
     calls: tuple[NDArray[Any], ...]
+    generated: bool = True
 
     @property
     def count(self) -> int:
@@ -44,28 +50,38 @@ class Probe:
         return sum(map(len, self.calls))
 
 
-def generate_probes(image: ImageTensor, count: int = IMAGES) -> tuple[Probe, ...]:
-    """Generated images of several kinds: coloured shapes, and thin strokes as of text; floats in each range that is customary.
+def generate_probes(image: ImageTensor, count: int | None = None, pixel_range: str | None = None) -> tuple[Probe, ...]:
+    """Generated images of several kinds: coloured shapes, and letters with strokes; floats in each range that is customary.
 
     Args:
         image: What the model reads.
-        count: Images of each kind.
+        count: Images of each kind; by default ``IMAGES``, or fewer large ones.
+        pixel_range: One of ``PIXEL_RANGES``, where it is known what floats mean.
     """
-    shapes, strokes = _draw_shapes(image, count), _draw_strokes(image, count)
+    count = count or max(LEAST_IMAGES, min(IMAGES, PIXELS // (image.height * image.width)))
+    shapes, text = _draw_shapes(image, count), _draw_text(image, count)
     if image.element_type == "uint8":
-        return _probe(image, shapes, "generated shapes"), _probe(image, strokes, "generated strokes")
+        return _probe(image, shapes, "generated shapes"), _probe(image, text, "generated text")
+    if pixel_range is not None:
+        form = PIXEL_RANGES[pixel_range]
+        return _probe(image, shapes, "generated shapes", form), _probe(image, text, "generated text", form)
     return (
         _probe(image, shapes, "generated shapes", NORMALIZED),
-        _probe(image, strokes, "generated strokes", NORMALIZED),
+        _probe(image, text, "generated text", NORMALIZED),
         _probe(image, shapes, "generated shapes", SHARES),
         _probe(image, shapes, "generated shapes", NUMBERS),
     )
 
 
-def load_probes(image: ImageTensor, folder: Path) -> tuple[Probe, ...]:
+def load_probes(image: ImageTensor, folder: Path, pixel_range: str | None = None) -> tuple[Probe, ...]:
     """The images of a folder, stretched to the model's size; floats in each range that is customary.
 
     At most ``FOLDER_IMAGES`` are taken, evenly from all.
+
+    Args:
+        image: What the model reads.
+        folder: Any depth of folders.
+        pixel_range: One of ``PIXEL_RANGES``, where it is known what floats mean.
 
     Raises:
         DataError: If there is none.
@@ -77,9 +93,8 @@ def load_probes(image: ImageTensor, folder: Path) -> tuple[Probe, ...]:
     chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(len(files), FOLDER_IMAGES)).round().astype(int))]
     pixels = np.stack([_fit(to_pixels(path, max(image.height, image.width)), image) for path in chosen])
     name = f"{len(chosen)} images of {folder}"
-    if image.element_type == "uint8":
-        return (_probe(image, pixels, name),)
-    return tuple(_probe(image, pixels, name, form) for form in (NORMALIZED, SHARES, NUMBERS))
+    forms = ("",) if image.element_type == "uint8" else [PIXEL_RANGES[pixel_range]] if pixel_range else [*PIXEL_RANGES.values()]
+    return tuple(replace(_probe(image, pixels, name, form), generated=False) for form in forms)
 
 
 def _probe(image: ImageTensor, pixels: Pixels, name: str, form: str = "") -> Probe:
@@ -117,26 +132,25 @@ def _fit(pixels: Pixels, image: ImageTensor) -> Pixels:
 
 
 def _draw_shapes(image: ImageTensor, count: int) -> Pixels:
-    return synthetic_images(max(image.height, image.width), count, seed=1)[:, : image.height, : image.width]
+    return synthetic_images(max(image.height, image.width), count)[:, : image.height, : image.width]
 
 
-def _draw_strokes(image: ImageTensor, count: int) -> Pixels:
-    """Dark strokes on bright ground, and the other way round."""
+def _draw_text(image: ImageTensor, count: int) -> Pixels:
+    """Words and strokes, dark on bright ground and the other way round."""
     generator = np.random.default_rng(2)
     return np.stack([_draw(generator, image.width, image.height, dark=bool(i % 2)) for i in range(count)])
 
 
 def _draw(generator: np.random.Generator, width: int, height: int, *, dark: bool) -> Pixels:
-    ground, ink = (generator.integers(*limits, 3) for limits in (((0, 60), (170, 256)) if dark else ((190, 256), (0, 90))))
-    picture = Image.new("RGB", (width, height), tuple(map(int, ground)))
+    ground, ink = (tuple(map(int, generator.integers(*limits, 3))) for limits in (((0, 60), (170, 256)) if dark else ((190, 256), (0, 90))))
+    picture = Image.new("RGB", (width, height), ground)
     draw = ImageDraw.Draw(picture)
-    side = max(4, min(width, height) // 3)
-    for _ in range(STROKES * max(1, width // height)):
-        x, y = generator.integers(0, width), generator.integers(0, height)
-        to_x, to_y = generator.integers(-side, side + 1, 2)
-        box = (int(x), int(y), int(x + abs(to_x) + 1), int(y + abs(to_y) + 1))
-        if generator.random() < 0.5:
-            draw.arc(box, int(generator.integers(0, 180)), int(generator.integers(180, 360)), tuple(map(int, ink)), max(1, side // 8))
-        else:
-            draw.line((int(x), int(y), int(x + to_x), int(y + to_y)), tuple(map(int, ink)), max(1, side // 8))
+    lines = max(1, round(height / max(24, width / 8)))
+    for line in range(lines):
+        size = float(height / lines * generator.uniform(0.4, 0.8))
+        letters = "".join(chr(code) for code in generator.choice(_LETTERS, max(2, round(1.5 * width / size))))
+        draw.text((float(generator.uniform(0, size)), height / lines * line), letters, ink, ImageFont.load_default(size))
+    for _ in range(STROKES):
+        x, y, to_x, to_y = map(int, generator.integers(0, (width, height, width, height)))
+        draw.line((x, y, (x + to_x) // 2, (y + to_y) // 2), ink, max(1, min(width, height) // 40))
     return np.asarray(picture)

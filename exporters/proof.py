@@ -1,23 +1,27 @@
 """How close one model's answers are to another's: every output, and within an output every unit."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
+from exporters.parts import Parts
 from exporters.probes import Probe
 from exporters.sessions import open_session, run_session
 
-# Amplitude of an output below which a unit's own values count as rounding of float32 sums, whose steps are 6e-8.
-ROUNDING: Final = 1e-6
+# Of the median amplitude of the units of a part, as which a smaller unit counts at least. Of any layer's units some hardly ever
+# speak; their few values are wrong by what the others' are wrong by, and nobody can tell them from noise. (An untrained network of three
+# layers, 32 units: 54 dB as a whole, 17 dB for a unit of a 70th of the others' amplitude.)
+LEAST_SHARE: Final = 0.2
+# Rows and columns of a map are joined to so many bands: errors gather where something is seen, and most rows show nothing.
+BANDS: Final = 8
+# Amplitude of probabilities, of the original's and of the error too, that say nothing.
+SILENT: Final = 0.01
 # Integers of these types are amounts (pixels); of others they are names of classes and indices, which are right or wrong.
 AMOUNTS: Final = frozenset({"int8", "int16", "uint8", "uint16"})
-PROBABILITIES: Final = frozenset({"Softmax", "Sigmoid"})
-_SAME_VALUES: Final = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 Answers = tuple[tuple[dict[str, NDArray[Any]], ...], ...]
 
@@ -35,6 +39,7 @@ class OutputFidelity:
         unit: Which unit it is, empty where all are one.
         images: Kind of images.
         problem: What is wrong, if it is more than an error in size.
+        silent: Whether all that it says on those images, in both models, is that there is nothing: probabilities near zero.
     """
 
     output: str
@@ -43,6 +48,7 @@ class OutputFidelity:
     unit: str
     images: str
     problem: str = ""
+    silent: bool = False
 
     def __str__(self) -> str:
         where = f" in {self.unit} (as a whole {self.whole_db:.1f})" if self.unit else ""
@@ -87,30 +93,33 @@ def collect_answers(model: bytes, image_name: str, probes: Sequence[Probe]) -> A
     return tuple(tuple(run_session(session, {image_name: call}) for call in probe.calls) for probe in probes)
 
 
-def compare_answers(original: Answers, answers: Answers, probes: Sequence[Probe], probabilities: frozenset[str] = frozenset()) -> Proof:
+def compare_answers(original: Answers, answers: Answers, probes: Sequence[Probe], parts: Mapping[str, Parts] | None = None) -> Proof:
     """Hold a model's answers against the original's.
 
     An output is measured in groups: for each axis and each index along it, all values there, over all images of a kind. So a channel
-    that is large cannot hide one that is small, whichever axis the channels are on. A group that never changes in the original is
-    held against the output as a whole: there is nothing in it to be right about.
+    that is large cannot hide one that is small, whichever axis the channels are on. A group counts as at least ``LEAST_SHARE`` of the
+    median of its part's groups; parts are what a Concat joined, such as coordinates and scores. Of a map, rows and columns are
+    taken in bands.
 
     Args:
         original: Answers of the original.
         answers: Of the other model, for the same images.
         probes: Those images.
-        probabilities: Outputs that are probabilities throughout, whose values have one scale: there a group counts as at least the
-            whole (among 1,000 classes most are never likely).
+        parts: Of which parts outputs are put together. In one of probabilities throughout, whose values have one scale, a group counts
+            as at least the whole (among 1,000 classes most are never likely).
     """
     names = list(original[0][0])
     outputs = []
     for name in names:
         found = [
             _compare_output(
-                name, [call[name] for call in right], [call.get(name) for call in got], probe.name, shares_scale=name in probabilities
+                name, [call[name] for call in right], [call.get(name) for call in got], probe.name, (parts or {}).get(name, Parts())
             )
             for right, got, probe in zip(original, answers, probes, strict=True)
         ]
-        worst = min(found, key=lambda output: (not output.problem, output.sqnr_db))
+        # Where a probability is as good as zero in both, nothing is seen there; it counts where the other images show no more.
+        speaking = [output for output in found if not output.silent] or found
+        worst = min(speaking, key=lambda output: (not output.problem, output.sqnr_db))
         if not worst.problem and not any(_has_values(call[name]) for right in original for call in right):
             problem = "has no values on these images, so that nothing can be said of it"
             worst = replace(worst, sqnr_db=-math.inf, whole_db=-math.inf, images=describe_probes(probes), problem=problem)
@@ -131,48 +140,41 @@ def describe_probes(probes: Sequence[Probe]) -> str:
     return "; ".join(f"{name} ({', '.join(used)})" if used else name for name, used in forms.items())
 
 
-def find_probabilities(model: onnx.ModelProto) -> frozenset[str]:
-    """Outputs that a Softmax or Sigmoid gives, as they are or in another shape."""
-    producers = {name: node for node in model.graph.node for name in node.output}
-    found = set()
-    for output in model.graph.output:
-        node = producers.get(output.name)
-        while node is not None and node.op_type in _SAME_VALUES:
-            node = producers.get(node.input[0])
-        if node is not None and node.op_type in PROBABILITIES:
-            found.add(output.name)
-    return frozenset(found)
-
-
-@dataclass
 class _Groups:
     """Sums over the groups of one axis."""
 
-    noise: NDArray[np.float64]
-    power: NDArray[np.float64]
-    count: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-
-    @classmethod
-    def empty(cls, length: int) -> "_Groups":
-        return cls(np.zeros(length), np.zeros(length), np.zeros(length), np.full(length, np.inf), np.full(length, -np.inf))
+    def __init__(self, length: int) -> None:
+        self.noise, self.power, self.count = np.zeros(length), np.zeros(length), np.zeros(length)
 
     def add(self, right: NDArray[np.float64], error: NDArray[np.float64], finite: NDArray[np.bool_], axes: tuple[int, ...]) -> None:
         self.noise += np.square(error).sum(axis=axes)
         self.power += np.square(right).sum(axis=axes)
         self.count += finite.sum(axis=axes)
-        self.low = np.minimum(self.low, np.where(finite, right, np.inf).min(axis=axes, initial=np.inf))
-        self.high = np.maximum(self.high, np.where(finite, right, -np.inf).max(axis=axes, initial=-np.inf))
 
-    def decibels(self, *, shares_scale: bool) -> NDArray[np.float64]:
+    def joined(self, count: int) -> "_Groups":
+        """Neighbouring groups as one, so that there are ``count`` or fewer."""
+        starts = np.unique(np.linspace(0, len(self.count), count, endpoint=False).astype(int))
+        bands = _Groups(len(starts))
+        bands.noise, bands.power, bands.count = (np.add.reduceat(sums, starts) for sums in (self.noise, self.power, self.count))
+        return bands
+
+    @property
+    def amplitude(self) -> float:
+        """The larger of what the original and the error have, over all groups."""
+        return math.sqrt(max(self.power.sum(), self.noise.sum()) / max(self.count.sum(), 1))
+
+    def decibels(self, parts: Parts, boundaries: Sequence[int] = ()) -> NDArray[np.float64]:
+        """SQNR of each group."""
         count = np.maximum(self.count, 1)
         noise, power = self.noise / count, self.power / count
-        whole = self.power.sum() / max(self.count.sum(), 1)
-        least = np.where((self.low >= self.high) | shares_scale, whole, ROUNDING**2 * whole)
+        if parts.are_probabilities:
+            least = np.full(len(power), self.power.sum() / max(self.count.sum(), 1))
+        else:
+            pieces = np.split(power, boundaries)
+            least = np.concatenate([np.full(len(piece), LEAST_SHARE**2 * np.median(piece)) for piece in pieces])
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = 10 * np.log10(np.maximum(power, least) / noise)
-        return np.where(noise > 0, np.where(np.isnan(ratio), -np.inf, ratio), np.inf)
+        return np.where(noise > 0, ratio, np.inf)
 
 
 def _has_values(value: NDArray[Any]) -> bool:
@@ -180,38 +182,43 @@ def _has_values(value: NDArray[Any]) -> bool:
 
 
 def _compare_output(
-    name: str, original: Sequence[NDArray[Any]], answers: Sequence[NDArray[Any] | None], images: str, *, shares_scale: bool
+    name: str, original: Sequence[NDArray[Any]], answers: Sequence[NDArray[Any] | None], images: str, parts: Parts
 ) -> OutputFidelity:
-    def problem(text: str) -> OutputFidelity:
-        return OutputFidelity(output=name, sqnr_db=-math.inf, whole_db=-math.inf, unit="", images=images, problem=text)
-
-    whole = _Groups.empty(1)
-    fixed = original[0].shape if len({value.shape[1:] for value in original}) == 1 else ()
-    axes = {axis: _Groups.empty(length) for axis, length in enumerate(fixed) if axis > 0 and length > 1}
-    is_name = original[0].dtype.kind in "biuOSU" and original[0].dtype.name not in AMOUNTS
+    whole = _Groups(1)
+    shapes = {value.shape for value in original}
+    lengths = original[0].shape if len({shape[1:] for shape in shapes}) == 1 else ()
+    axes = {axis: _Groups(length) for axis, length in enumerate(lengths) if length > 1 and (axis > 0 or len(shapes) == 1)}
+    are_names = original[0].dtype.kind in "biuOSU" and original[0].dtype.name not in AMOUNTS
     for right, got in zip(original, answers, strict=True):
-        if got is None or right.shape != got.shape:
-            return problem(f"has the shape {None if got is None else got.shape} where the original has {right.shape}")
-        if is_name:
-            expected, error, finite = np.ones(right.shape), (right != got).astype(np.float64), np.ones(right.shape, bool)
-        else:
-            finite = np.isfinite(right)
-            alike = np.isnan(right) & np.isnan(got) | (right == got)
-            if not (np.isfinite(got) | alike).all() or not (finite | alike).all():
-                return problem("is NaN or infinite where the original is not, or the other way round")
-            expected = np.where(finite, right, 0).astype(np.float64)
-            error = np.where(finite, got, 0).astype(np.float64) - expected
+        if problem := _find_problem(right, got):
+            return OutputFidelity(output=name, sqnr_db=-math.inf, whole_db=-math.inf, unit="", images=images, problem=problem)
+        finite = np.ones(right.shape, bool) if are_names else np.isfinite(right)
+        expected = np.ones(right.shape) if are_names else np.where(finite, right, 0).astype(np.float64)
+        error = (right != got).astype(np.float64) if are_names else np.where(finite, got, 0).astype(np.float64) - expected  # type: ignore[arg-type]
         whole.add(expected.reshape(-1, 1), error.reshape(-1, 1), finite.reshape(-1, 1), (0,))
         for axis, groups in axes.items():
             groups.add(expected, error, finite, tuple(other for other in range(right.ndim) if other != axis))
-    whole_db = float(whole.decibels(shares_scale=False)[0])
-    if is_name:
+    whole_db = float(whole.decibels(Parts())[0])
+    if are_names:
         # The share that differs, as an amplitude.
         return OutputFidelity(output=name, sqnr_db=2 * whole_db, whole_db=2 * whole_db, unit="", images=images)
     worst_db, unit = whole_db, ""
     for axis, groups in axes.items():
-        found = groups.decibels(shares_scale=shares_scale)
+        is_place = axis in parts.image_axes
+        found = groups.joined(BANDS).decibels(parts) if is_place else groups.decibels(parts, parts.boundaries.get(axis, ()))
         index = int(found.argmin())
         if found[index] < worst_db:
-            worst_db, unit = float(found[index]), f"unit {index} of axis {axis}"
-    return OutputFidelity(output=name, sqnr_db=worst_db, whole_db=whole_db, unit=unit, images=images)
+            worst_db, unit = float(found[index]), f"{'band' if is_place else 'unit'} {index} of axis {axis}"
+    silent = parts.are_probabilities and whole.amplitude < SILENT
+    return OutputFidelity(output=name, sqnr_db=worst_db, whole_db=whole_db, unit=unit, images=images, silent=silent)
+
+
+def _find_problem(right: NDArray[Any], got: NDArray[Any] | None) -> str:
+    if got is None or right.shape != got.shape:
+        return f"has the shape {None if got is None else got.shape} where the original has {right.shape}"
+    if right.dtype.kind != "f":
+        return ""
+    same = (right == got) | (np.isnan(right) & np.isnan(got))
+    if (np.isfinite(right) & np.isfinite(got) | same).all():
+        return ""
+    return "is NaN or infinite where the original is not, or the other way round"

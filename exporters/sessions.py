@@ -1,6 +1,7 @@
 """Runs models that need not be this project's own, so that what was made can be held against what it was made from."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -20,23 +21,25 @@ def show_values(model: onnx.ModelProto, names: Iterable[str], element_type: int)
     return content
 
 
-def open_session(model: bytes, *, exact_products: bool = False, fused: bool = True, threads: int | None = None) -> Any:
-    """Open an ONNX Runtime session on the CPU.
+def open_session(model: bytes, *, exact_products: bool = False, fused: bool = True, profile: Path | None = None) -> Any:
+    """Open an ONNX Runtime session on the CPU, with every core that this process may use.
 
     Args:
         model: The ONNX file.
         exact_products: Let INT8 products saturate on no processor, at some cost in speed.
         fused: Let ONNX Runtime optimise the graph; otherwise it computes node by node.
-        threads: By default every core that this process may use.
+        profile: Begin of the name of the file that a profile of the runs is written to.
 
     Raises:
         ExportError: If ONNX Runtime cannot load the model.
     """
-    options = session_options(threads or available_cores())
+    options = session_options(available_cores())
     if exact_products:
         options.add_session_config_entry("session.x64quantprecision", "1")
     if not fused:
         options.graph_optimization_level = load_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     try:
         return load_onnxruntime().InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:

@@ -96,7 +96,7 @@ def bind_inputs(model: onnx.ModelProto, *, size: tuple[int, int] | None, fixed: 
     kept = [entry for entry in model.graph.input if entry.name not in fixed]
     del model.graph.input[:]
     model.graph.input.extend(kept)
-    return _bind_image(model, next(entry for entry in kept if entry.name == value.name), size)
+    return _bind_image(model, next(entry for entry in model.graph.input if entry.name == value.name), size)
 
 
 def set_batch(model: onnx.ModelProto, image: ImageTensor, batch: int | None) -> None:

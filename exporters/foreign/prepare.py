@@ -142,7 +142,10 @@ def _make_plain(source: onnx.ModelProto) -> onnx.ModelProto:
         optimizer.optimize_ir(optimized, input_size_limit=_FOLDED_VALUES, output_size_limit=_FOLDED_VALUES)
         common.RemoveUnusedNodesPass()(optimized)
         common.RemoveUnusedOpsetsPass()(optimized)
+        common.ClearMetadataAndDocStringPass()(optimized)
         result = onnx.shape_inference.infer_shapes(ir.to_proto(optimized), data_prop=True)
+        del result.metadata_props[:]
+        result.metadata_props.extend(source.metadata_props)
     except EdgeResNetError:
         raise
     # The passes of onnx-ir and onnxscript raise what their parts raise.

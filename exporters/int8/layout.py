@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeresnet.errors import ExportError
+from exporters.foreign.opset import raise_opset
 
 Attribute = int | float | Sequence[int]
 
@@ -42,6 +44,13 @@ def add_initializer(graph: ir.Graph, array: NDArray[Any], name: str) -> ir.Value
     return constant
 
 
+def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model in the opset that the forms here are written for, with the shapes of its values."""
+    raised = onnx.ModelProto()
+    raised.CopyFrom(model)
+    return onnx.shape_inference.infer_shapes(raise_opset(raised), data_prop=True)
+
+
 class Layout:
     """Emits nodes into a graph and knows which values exist in which form.
 
@@ -59,7 +68,7 @@ class Layout:
         self._padded: dict[ir.Value, ir.Value] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._here: ir.Node | None = None
-        self._names: set[str] = {value.name for node in graph for value in node.outputs if value.name} | set(graph.initializers)
+        self._names = _names_in(graph)
 
     def work_before(self, node: ir.Node | None) -> None:
         """Place what is emitted from now on before a node of the graph, or at its end."""
@@ -83,13 +92,14 @@ class Layout:
         if value not in self._rows:
             return value
         if value not in self._nchw:
-            shape, rows = self.shape(value), self._rows[value]
-            if shape.pixels > 1:
-                rows = self.emit("Transpose", [rows], {"perm": [0, 2, 1]}, name=f"{value.name}/turned_back")
-            self._nchw[value] = self.emit(
-                "Reshape", [rows, self.constant([0, shape.channels, shape.height, shape.width])], name=f"{value.name}/nchw"
-            )
+            self._nchw[value] = self.turn_back(self._rows[value], self.shape(value), value.name or "value")
         return self._nchw[value]
+
+    def turn_back(self, rows: ir.Value, shape: ImageShape, name: str) -> ir.Value:
+        """Rows of an image tensor as NCHW."""
+        if shape.pixels > 1:
+            rows = self.emit("Transpose", [rows], {"perm": [0, 2, 1]}, name=f"{name}/turned_back")
+        return self.emit("Reshape", [rows, self.constant([0, shape.channels, shape.height, shape.width])], name=f"{name}/nchw")
 
     def supersede(self, value: ir.Value, rows: ir.Value) -> None:
         """Give a value of the original graph a rows form that was computed otherwise."""
@@ -164,3 +174,15 @@ class Layout:
             unique = f"{name}_{number}"
         self._names.add(unique)
         return unique
+
+
+def _names_in(graph: ir.Graph) -> set[str]:
+    """Names that are taken: of inputs, constants and results, in branches too."""
+    nodes = list(ir.traversal.RecursiveGraphIterator(graph))
+    graphs = [
+        graph,
+        *(attribute.as_graph() for node in nodes for attribute in node.attributes.values() if attribute.type == ir.AttributeType.GRAPH),
+    ]
+    values = [value for node in nodes for value in node.outputs]
+    values += [value for part in graphs for value in (*part.inputs, *part.initializers.values())]
+    return {value.name for value in values if value.name} | {node.name for node in nodes if node.name}

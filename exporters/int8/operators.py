@@ -27,14 +27,14 @@ def keep_rows(layout: Layout, node: ir.Node) -> bool:
 
 
 def windows_of(node: ir.Node) -> Windows | None:
-    """Geometry of a convolution or pooling node, or None if it is not two-dimensional, of unknown size or named by ``auto_pad``."""
+    """Geometry of a convolution or pooling node, or None if it is not two-dimensional or of unknown size."""
     shape = ImageShape.of(first_input(node))
     kernel: Sequence[int] | None = node.attributes.get_ints("kernel_shape", None)
     if kernel is None and node.op_type == "Conv" and (weights := constant_array(node.inputs[1])) is not None:
         kernel = weights.shape[2:]
-    if shape is None or kernel is None or len(kernel) != 2 or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+    if shape is None or kernel is None or len(kernel) != 2:
         return None
-    above, left, below, right = node.attributes.get_ints("pads", [0, 0, 0, 0])
+    above, left, below, right = _pads(node, shape, kernel)
     if node.attributes.get_int("ceil_mode", 0):
         # The last window may begin inside the image and end beyond it: as if there were more padding below and right.
         output = ImageShape.of(node.outputs[0])
@@ -56,6 +56,22 @@ def windows_of(node: ir.Node) -> Windows | None:
         pads=(above, left, below, right),
         dilations=_pair(node.attributes.get_ints("dilations", [1, 1])),
     )
+
+
+def _pads(node: ir.Node, shape: ImageShape, kernel: Sequence[int]) -> Sequence[int]:
+    """Above, left, below, right. ``auto_pad`` SAME makes as many windows as strides fit in; the odd row is at the end that it names."""
+    how = node.attributes.get_string("auto_pad", "NOTSET")
+    if how not in ("SAME_UPPER", "SAME_LOWER"):
+        return [0, 0, 0, 0] if how == "VALID" else node.attributes.get_ints("pads", [0, 0, 0, 0])
+    strides, dilations = (node.attributes.get_ints(name, [1, 1]) for name in ("strides", "dilations"))
+    before, after = [], []
+    for axis, size in enumerate((shape.height, shape.width)):
+        reach = (-(-size // strides[axis]) - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
+        total = max(0, reach - size)
+        smaller, larger = total // 2, total - total // 2
+        before.append(smaller if how == "SAME_UPPER" else larger)
+        after.append(larger if how == "SAME_UPPER" else smaller)
+    return [*before, *after]
 
 
 def constant_array(value: ir.Value | None) -> NDArray[np.float32] | None:
@@ -120,6 +136,8 @@ def _concatenate(layout: Layout, node: ir.Node) -> bool:
 
 def _normalize(layout: Layout, node: ir.Node) -> bool:
     parameters = [constant_array(value) for value in node.inputs[1:5]]
+    if node.attributes.get_int("training_mode", 0) or len(node.outputs) > 1:
+        return False  # it takes the statistics of the images at hand
     if not layout.has_rows(first_input(node)) or any(parameter is None for parameter in parameters):
         return False
     gain, offset, mean, variance = (parameter for parameter in parameters if parameter is not None)
@@ -174,6 +192,8 @@ def _flatten(layout: Layout, node: ir.Node) -> bool:
     value, result = first_input(node), node.outputs[0].shape
     if not layout.has_rows(value) or layout.shape(value).pixels > 1 or result is None or len(result) != 2:
         return False
+    if result[1] != layout.shape(value).channels:
+        return False  # such as (1, N * channels)
     flat = layout.emit("Reshape", [layout.rows(value), layout.constant([0, layout.shape(value).channels])], name=name_of(node))
     layout.replace(node.outputs[0], flat)
     return True

@@ -12,6 +12,8 @@ from exporters.int8.operators import ARITHMETIC, ELEMENTWISE, constant_array, fi
 from exporters.int8.weights import QuantizedMatrix, quantize_columns
 from exporters.int8.windows import Windows
 
+# Operators that have weights.
+LAYERS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # Rows of fewer values cost more to string together than their products save.
 MIN_CHANNELS: Final = 16
 # Products per value that must change its layout. Measured with 0, 40, 64, 100 and 150 on AVX2: a MobileNetV2 runs at 0.90, 1.14, 1.13,
@@ -42,7 +44,9 @@ class Product:
 
 
 def plan_product(node: ir.Node) -> Product | str:
-    """A Conv, Gemm or MatMul as a product, or the reason why it stays as it is."""
+    """One of ``LAYERS`` as a product, or the reason why it stays as it is."""
+    if node.op_type == "ConvTranspose":
+        return "transposed: not one product"
     return _plan_convolution(node) if node.op_type == "Conv" else _plan_linear(node)
 
 
@@ -51,30 +55,40 @@ def emit_product(layout: Layout, node: ir.Node, product: Product, *, saturation_
 
     Postcondition: the node's result exists as rows (convolutions), or whoever read it reads the product (linear layers).
     """
+    result = compute_product(layout, node, product, saturation_safe=saturation_safe)
+    if product.windows is None:
+        layout.replace(node.outputs[0], result)
+    else:
+        layout.supersede(node.outputs[0], result)
+
+
+def compute_product(layout: Layout, node: ir.Node, product: Product, *, saturation_safe: bool) -> ir.Value:
+    """What the planned product gives: rows for a convolution, the result itself for a linear layer. The layer stays as it is."""
     weights = product.quantize(saturation_safe=saturation_safe)
     if product.windows is None:
-        quantized = layout.quantized(layout.nchw(first_input(node)))
-        layout.replace(node.outputs[0], _multiply(layout, node, quantized, weights))
-    else:
-        quantized = layout.quantized(layout.rows(first_input(node)))
-        columns = _string_together(layout, node, quantized, product.windows, len(product.matrix))
-        result = _multiply(layout, node, (columns, *quantized[1:]), weights)
-        layout.supersede(node.outputs[0], result)
+        return _multiply(layout, node, layout.quantized(layout.nchw(first_input(node))), weights)
+    quantized = layout.quantized(layout.rows(first_input(node)))
+    columns = _string_together(layout, node, quantized, product.windows, len(product.matrix))
+    return _multiply(layout, node, (columns, *quantized[1:]), weights)
 
 
 def _plan_convolution(node: ir.Node) -> Product | str:
     weights, windows = constant_array(node.inputs[1]), windows_of(node)
-    if weights is None or weights.ndim != 4:
-        return "no constant 2-D weights"
-    if windows is None:
-        return "image size not fixed, or auto_pad"
-    if node.attributes.get_int("group", 1) != 1:
-        return "grouped: not one product"
-    if weights.shape[1] < MIN_CHANNELS:
-        return f"{weights.shape[1]} input channels: rows too short"
-    converted = _values_converted_for(node)
-    if weights[0].size * len(weights) < MIN_PRODUCTS_PER_CONVERSION * converted:
-        return "beside a grouped convolution: turning the layout costs more"
+    reason = ""
+    if weights is None:
+        reason = "its weights are computed as the model runs"
+    elif weights.ndim != 4:
+        reason = f"windows of {weights.ndim - 2} dimensions, not 2"
+    elif windows is None:
+        reason = "height and width of what it reads are known only as the model runs"
+    elif node.attributes.get_int("group", 1) != 1:
+        reason = "grouped: not one product"
+    elif weights.shape[1] < MIN_CHANNELS:
+        reason = f"{weights.shape[1]} input channels: rows too short"
+    elif weights.size < MIN_PRODUCTS_PER_CONVERSION * _values_converted_for(node):
+        reason = "beside a grouped convolution: turning the layout costs more"
+    if weights is None or windows is None or reason:
+        return reason
     # (outputs, inputs, down, across) to (down, across, inputs, outputs).
     return Product(weights.transpose(2, 3, 1, 0).reshape(-1, len(weights)), windows)
 
@@ -109,8 +123,10 @@ def _is_grouped(node: ir.Node | None) -> bool:
 
 def _plan_linear(node: ir.Node) -> Product | str:
     weights = constant_array(node.inputs[1])
-    if weights is None or weights.ndim != 2:
-        return "no constant matrix"
+    if weights is None:
+        return "both factors are computed as the model runs" if node.op_type == "MatMul" else "its weights are computed as the model runs"
+    if weights.ndim != 2:
+        return f"its weights have {weights.ndim} dimensions, not 2"
     if weights.size < MIN_LINEAR_WEIGHTS:
         return f"{weights.size:,} weights: too few to save anything"
     if node.op_type == "MatMul":

@@ -1,5 +1,6 @@
 """Which layers of a quantized model would saturate on processors that add INT8 products in 16 bits."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -18,19 +19,20 @@ SAMPLED_ROWS: Final = 64
 PROBE_IMAGES: Final = 8
 
 
-def quantize_without_saturation(model: onnx.ModelProto, probe: NDArray[Any]) -> QuantizedModel:
+def quantize_without_saturation(model: onnx.ModelProto, probe: NDArray[Any], *, left: Mapping[str, str] | None = None) -> QuantizedModel:
     """Quantize a model, with safe weights in the layers that need them and all 8 bits in the others.
 
     Args:
         model: A checked FP32 model with one input.
         probe: Values of that input, as for ``find_saturating_layers``.
+        left: Names of layers that stay in FP32, each with the reason.
 
     Raises:
         ExportError: As ``quantize_dynamic_int8`` does.
     """
-    quantized = quantize_dynamic_int8(model)
+    quantized = quantize_dynamic_int8(model, left=left)
     saturating = find_saturating_layers(quantized.model, probe)
-    return quantize_dynamic_int8(model, saturation_safe=saturating) if saturating else quantized
+    return quantize_dynamic_int8(model, saturation_safe=saturating, left=left) if saturating else quantized
 
 
 def find_saturating_layers(model: onnx.ModelProto, probe: NDArray[Any]) -> frozenset[str]:
@@ -59,6 +61,24 @@ def _record(model: onnx.ModelProto, groups: list[list[str]], probe: NDArray[Any]
     """Run a model and return the named intermediate values, in groups as asked for."""
     names = sorted({name for group in groups for name in group})
     # Exact: an early layer that saturates should not accuse the later ones.
-    session = open_session(show_values(model, names, onnx.TensorProto.UINT8), exact_products=True)
+    session = open_session(show_values(_with_own_weights(model), names, onnx.TensorProto.UINT8), exact_products=True)
     found: dict[str, NDArray[Any]] = dict(zip(names, session.run(names, {session.get_inputs()[0].name: probe}), strict=True))
     return [[found[name] for name in group] for group in groups]
+
+
+def _with_own_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with a matrix of its own for each product: with exact products ONNX Runtime loads none that two of them share."""
+    own = onnx.ModelProto()
+    own.CopyFrom(model)
+    tensors = {tensor.name: tensor for tensor in own.graph.initializer}
+    used: set[str] = set()
+    for number, node in enumerate(own.graph.node):
+        if node.op_type != "MatMulInteger":
+            continue
+        name = node.input[1]
+        if name in used and name in tensors:
+            copy = own.graph.initializer.add()
+            copy.CopyFrom(tensors[name])
+            copy.name = node.input[1] = f"{name}/own_{number}"
+        used.add(name)
+    return own

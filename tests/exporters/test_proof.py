@@ -1,9 +1,11 @@
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 
+from exporters.parts import Parts, find_parts
 from exporters.probes import Probe
-from exporters.proof import compare_answers, find_probabilities
+from exporters.proof import compare_answers
 
 COUNT = 16
 PROBES = (Probe(name="noise, normalized", calls=tuple(np.zeros((1, 3, 4, 4), np.float32) for _ in range(COUNT))),)
@@ -69,20 +71,28 @@ def test_an_output_without_values_proves_nothing():
     assert prove(nothing, nothing).sqnr_db == -np.inf
 
 
-def test_a_channel_that_never_changes_is_held_against_the_whole():
-    original = np.maximum(normal(8), 0)
-    original[:, 5] = 0
-    assert prove(original, original + np.float32(0.005)).sqnr_db > 35
+def test_a_channel_that_hardly_speaks_counts_as_a_fifth_of_the_others():
+    original = normal(8) * np.where(np.arange(8) == 5, 1e-6, 1).astype(np.float32)
+    noise = np.float32(0.005) * normal(8, seed=1)
+    assert prove(original, original + noise).sqnr_db == pytest.approx(20 * np.log10(0.2 / 0.005), abs=3)
+
+
+def test_parts_that_were_joined_have_scales_of_their_own():
+    original = normal(5, 40) * np.array([[500], [500], [500], [500], [0.1]], np.float32)
+    answers = original + normal(5, 40, seed=1) * np.array([[1], [1], [1], [1], [0.1]], np.float32)
+    assert prove(original, answers).sqnr_db > 40
+    proof = prove(original, answers, parts={"y": Parts({1: (4,)})})
+    assert proof.sqnr_db == pytest.approx(0, abs=1)
+    assert proof.worst.unit == "unit 4 of axis 1"
 
 
 def test_probabilities_have_one_scale(graphs):
-    logits = 4 * normal(100) - 8 * (np.arange(100) == 7)
+    logits = 4 * normal(100)
     original = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    answers = np.exp(logits + 0.02 * normal(100, seed=1))
-    answers /= answers.sum(1, keepdims=True)
-    answers[:, 7] += 1e-4
+    original[:, 7] = 1e-5
+    answers = original + 5e-4 * (np.arange(100) == 7)
     assert prove(original, answers).sqnr_db < 25
-    assert prove(original, answers, probabilities=frozenset({"y"})).sqnr_db > 30
+    assert prove(original, answers, parts={"y": Parts(are_probabilities=True)}).sqnr_db > 30
     nodes = [
         *graphs.trunk(),
         *graphs.pool("features", "flat"),
@@ -90,7 +100,30 @@ def test_probabilities_have_one_scale(graphs):
         graphs.node("Identity", ["p"], ["y"]),
     ]
     outputs = {name: (TensorProto.FLOAT, ["N", 32]) for name in ("y", "flat")}
-    assert find_probabilities(graphs.model(nodes, graphs.TRUNK, outputs=outputs)) == {"y"}
+    found = find_parts(graphs.model(nodes, graphs.TRUNK, outputs=outputs), 24, 24)
+    assert {name: parts.are_probabilities for name, parts in found.items()} == {"y": True, "flat": False}
+
+
+def test_parts_are_found_behind_what_moves_values(graphs):
+    """A detector's head: boxes and scores of two scales, (N, 4, ...) and (N, 2, ...), become (N, 144 + 36, 6)."""
+    nodes = [
+        graphs.node("Concat", ["boxes", "scores"], ["large"], axis=1),
+        graphs.node("Concat", ["small_boxes", "small_scores"], ["small"], axis=1),
+        *(graphs.node("Reshape", [name, "rows"], [f"{name}_rows"]) for name in ("large", "small")),
+        *(graphs.node("Transpose", [f"{name}_rows"], [f"{name}_turned"], perm=[0, 2, 1]) for name in ("large", "small")),
+        graphs.node("Concat", ["large_turned", "small_turned"], ["joined"], axis=-2),
+        graphs.node("Sigmoid", ["joined"], ["y"]),
+    ]
+    inputs = {
+        f"{size}{name}": (TensorProto.FLOAT, [1, channels, side, side])
+        for size, side in (("", 12), ("small_", 6))
+        for name, channels in (("boxes", 4), ("scores", 2))
+    }
+    network = graphs.model(
+        nodes, [graphs.tensor("rows", [1, 6, -1], np.int64)], inputs=inputs, outputs={"y": (TensorProto.FLOAT, [1, 180, 6])}
+    )
+    (parts,) = find_parts(onnx.shape_inference.infer_shapes(network, data_prop=True), 12, 12).values()
+    assert parts.boundaries == {1: (144,), 2: (4,)}
 
 
 def test_the_worst_kind_of_images_counts():
@@ -100,3 +133,44 @@ def test_the_worst_kind_of_images_counts():
     proof = compare_answers(tuple(calls), answers, probes)
     assert (proof.worst.images, proof.count, proof.measured_on) == ("b", 2, "a; b")
     assert proof.sqnr_db == pytest.approx(0)
+
+
+def test_probabilities_that_say_nothing_do_not_count_beside_those_that_do():
+    probability, speaking = {"y": Parts(are_probabilities=True)}, np.abs(normal(5)) / 5
+    silent = np.full((COUNT, 5), 1e-6, np.float32)
+    probes = [Probe(name=name, calls=PROBES[0].calls) for name in ("a", "b")]
+
+    def proof(*pairs):
+        original, answers = (
+            tuple(tuple({"y": values[i : i + 1]} for i in range(COUNT)) for values in kinds) for kinds in zip(*pairs, strict=True)
+        )
+        return compare_answers(original, answers, probes[: len(pairs)], probability)
+
+    assert proof((silent, 2 * silent)).sqnr_db == pytest.approx(0, abs=0.1)
+    assert proof((silent, 2 * silent), (speaking, 1.01 * speaking)).sqnr_db == pytest.approx(40, abs=1)
+    assert proof((silent, silent + np.float32(0.5)), (speaking, speaking)).sqnr_db < -100
+
+
+def test_an_output_without_a_batch_has_units_too():
+    original = np.arange(1.0, 11.0)
+    answers = original * np.where(np.arange(10) == 3, 2, 1)
+    calls = [tuple({"y": values} for _ in range(COUNT)) for values in (original, answers)]
+    assert compare_answers((calls[0],), (calls[1],), PROBES).worst.unit == "unit 3 of axis 0"
+
+
+def test_rows_and_columns_of_a_map_are_taken_in_bands(graphs):
+    shapes = {"map": [1, 16, 12, 24], "last": [1, 12, 24, 16], "square": [1, 24, 24, 24], "boxes": [1, 24, 48]}
+    nodes = [graphs.node("Relu", [f"{name}_before"], [name]) for name in shapes]
+    inputs = {f"{name}_before": (TensorProto.FLOAT, shape) for name, shape in shapes.items()}
+    outputs = {name: (TensorProto.FLOAT, shape) for name, shape in shapes.items()}
+    found = find_parts(graphs.model(nodes, [], inputs=inputs, outputs=outputs), 48, 96)
+    assert {name: parts.image_axes for name, parts in found.items()} == {"map": (2, 3), "last": (1, 2), "square": (), "boxes": ()}
+
+    original = normal(4, 64, 64) / 30
+    original[:, :, :8] = normal(4, 8, 64)
+    noise = np.zeros_like(original)
+    noise[:, :, 40] = original[:, :, 40]
+    assert prove(original, original + noise).sqnr_db < 1
+    proof = prove(original, original + noise, parts={"y": Parts(image_axes=(2, 3))})
+    assert proof.worst.unit == "band 5 of axis 2"
+    assert proof.sqnr_db == pytest.approx(10 * np.log10(8), abs=0.5)

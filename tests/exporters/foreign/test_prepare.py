@@ -72,6 +72,8 @@ def test_sizes_that_are_open_need_a_size(prepared, graphs):
         prepared(network)
     result = prepared(network, size=(16, 40))
     assert (result.image_input.height, result.image_input.width) == (16, 40)
+    inner = {value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim] for value in result.model.graph.value_info}
+    assert inner["features"][1:] == [32, 16, 40]
     network = graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], graphs.TRUNK)
     with pytest.raises(ExportError, match="--size 16x24: the images of the model, x, are of 24 x 24 pixels"):
         prepared(network, size=(16, 24))

@@ -1,0 +1,202 @@
+"""The largest set of layers that may be INT8 within a budget of error."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeresnet.datasets import LabelledImages
+from edgeresnet.errors import ExportError
+from edgeresnet.evaluation import collect_logits, match_classes, measure
+from edgeresnet.progress import Track, silent
+from edgeresnet.session import Session
+from edgeresnet.spec import PREFIX, Accuracy, ModelSpec
+from exporters.foreign.inputs import ImageTensor
+from exporters.foreign.prepare import PreparedModel
+from exporters.int8.quantize import QuantizedModel, quantize_dynamic_int8
+from exporters.int8.saturation import PROBE_IMAGES, find_saturating_layers
+from exporters.int8.sensitivity import Sensitivity
+from exporters.metadata import stamp, tool_versions
+from exporters.parts import find_parts
+from exporters.probes import Probe, generate_probes
+from exporters.proof import Proof, collect_answers, compare_answers
+from exporters.varying import VaryingOutputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How far a quantized model may be from its original.
+
+    Attributes:
+        least_db: SQNR that every unit of every output must reach.
+        test: Labelled images, for a classifier of this project.
+        max_drop: Largest loss of top-1 on them, in percentage points.
+    """
+
+    least_db: float
+    test: LabelledImages | None = None
+    max_drop: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A quantized model and what is known of it.
+
+    Attributes:
+        quantized: The model.
+        content: The file that it would be.
+        proof: How close its answers are.
+        accuracy: Top-1, where the budget has labelled images.
+    """
+
+    quantized: QuantizedModel
+    content: bytes
+    proof: Proof
+    accuracy: Accuracy | None
+
+
+class Search:
+    """Makes quantized forms of a model and judges them.
+
+    Args:
+        prepared: The model.
+        probes: Images that it is judged on.
+        budget: How.
+        track: Progress reporter.
+
+    Raises:
+        ExportError: If nothing of it can be quantized, or it is no classifier of this project and the budget has labelled images.
+    """
+
+    def __init__(self, prepared: PreparedModel, probes: tuple[Probe, ...], budget: Budget, track: Track = silent) -> None:
+        self._prepared, self._probes, self._budget, self._track = prepared, probes, budget, track
+        self._image = prepared.image_input.name
+        self._generated = any(probe.generated for probe in probes)
+        self._spec = _read_spec(prepared)
+        self._varying = VaryingOutputs.of(prepared.model)
+        self._original = self._varying.replace(
+            collect_answers(prepared.source, self._image, probes),
+            self._varying.collect(prepared.model, self._image, probes),
+        )
+        self._parts = find_parts(prepared.model, prepared.image_input.height, prepared.image_input.width)
+        self._original_accuracy = self._measure_accuracy(prepared.source)
+        self.behind = dict.fromkeys(sorted(self._varying.behind), "behind what decides the size of an output: cannot be compared")
+        everything = quantize_dynamic_int8(prepared.model, left=self.behind)
+        self._safe = find_saturating_layers(everything.model, _make_saturation_probe(prepared.image_input))
+
+    def quantize(self, left: Mapping[str, str]) -> QuantizedModel:
+        """All layers but those named in INT8.
+
+        Raises:
+            ExportError: If that leaves none.
+        """
+        return quantize_dynamic_int8(self._prepared.model, saturation_safe=self._safe, left=self.behind | dict(left))
+
+    def judge(self, quantized: QuantizedModel) -> Candidate:
+        """Run a quantized model on all images."""
+        content = self._describe(quantized, None)
+        deciding = self._varying.collect(quantized.model, self._image, self._probes)
+        answers = self._varying.replace(collect_answers(content, self._image, self._probes), deciding)
+        accuracy = self._measure_accuracy(content)
+        return Candidate(
+            quantized=quantized,
+            content=self._describe(quantized, accuracy),
+            proof=compare_answers(self._original, answers, self._probes, self._parts),
+            accuracy=accuracy,
+        )
+
+    def complaint(self, candidate: Candidate) -> str:
+        """Why a model is not within the budget; empty if it is."""
+        proof, budget = candidate.proof, self._budget
+        if proof.worst.problem:
+            return f"the output {proof.worst.output} {proof.worst.problem}, on {proof.worst.images}"
+        if not proof.sqnr_db >= budget.least_db:
+            return (
+                f"the quantized outputs are {proof.sqnr_db:.1f} dB from the original's ({proof.worst}), "
+                f"at least {budget.least_db:g} dB are needed"
+            )
+        if budget.max_drop is not None and candidate.accuracy is not None and self._original_accuracy is not None:
+            drop = 100 * (self._original_accuracy.top1 - candidate.accuracy.top1)
+            if drop > budget.max_drop:
+                falls = f"{self._original_accuracy.top1:.2%} to {candidate.accuracy.top1:.2%}"
+                return f"top-1 falls from {falls}, by more than {budget.max_drop:g} points"
+        return ""
+
+    def find_largest(self, left: Mapping[str, str]) -> Candidate:
+        """The model with the most layers in INT8 that is within the budget, when the most harmful ones are left in FP32 first.
+
+        Harm is what a layer alone does to the outputs, measured for all of them in one session; how many must stay is then found by
+        halving, with the whole proof for each try.
+
+        Args:
+            left: Layers that stay in FP32 in any case, each with the reason.
+
+        Raises:
+            ExportError: If not even the least harmful layer alone is within the budget.
+        """
+        first = self.judge(self.quantize(left))
+        complaint = self.complaint(first)
+        if not complaint:
+            return first
+        harm = self.sensitivity(first.quantized, first.proof.worst.images).contributions(self._track)
+        order = sorted(harm, key=lambda name: harm[name])
+        best, too_few, enough = None, 0, len(order)
+        while enough - too_few > 1:
+            count = (too_few + enough) // 2
+            more = {name: f"costs too much: {harm[name]:.1f} dB by itself" for name in order[:count]}
+            candidate = self.judge(self.quantize(dict(left) | more))
+            if self.complaint(candidate):
+                too_few = count
+            else:
+                best, enough = candidate, count
+        if best is None:
+            raise ExportError(
+                f"{complaint}, which no layer alone leaves them; nothing was written; fix: accept that with --min-db"
+                + (", or measure on images such as the model is for, with --images" if self._generated else "")
+            )
+        return best
+
+    def sensitivity(self, quantized: QuantizedModel, images: str = "") -> Sensitivity:
+        """What each layer of a quantized model contributes to its error, on all kinds of images or on one."""
+        probes = [probe for probe in self._probes if images in ("", probe.name)]
+        return Sensitivity(self._prepared.model, quantized.layers, self._image, probes, self._parts)
+
+    def finish(self, candidate: Candidate) -> bytes:
+        """The file as it is written; a classifier of this project carries what it answers here."""
+        return candidate.content if self._spec is None else seal(candidate.quantized.model, _update(self._spec, candidate.accuracy))
+
+    def _describe(self, quantized: QuantizedModel, accuracy: Accuracy | None) -> bytes:
+        """The file, with the metadata that the model had; this project's is brought up to date."""
+        if self._spec is None:
+            content: bytes = quantized.model.SerializeToString(deterministic=True)
+            return content
+        return stamp(quantized.model, _update(self._spec, accuracy))
+
+    def _measure_accuracy(self, content: bytes) -> Accuracy | None:
+        test = self._budget.test
+        if test is None:
+            return None
+        if self._spec is None:
+            raise ExportError("--data and --max-drop are for classifiers with this project's metadata, and the model has none")
+        test = match_classes(test, self._spec.labels)
+        session = Session(content)
+        logits = collect_logits(session, test.images, "measuring top-1", self._track)
+        session.close()
+        return measure(logits, test)
+
+
+def _make_saturation_probe(image: ImageTensor) -> NDArray[Any]:
+    """What `edgeresnet export` takes, so that the same network becomes the same file."""
+    (first, *others) = generate_probes(image, PROBE_IMAGES)[0].calls
+    return first if image.batch is not None else np.concatenate([first, *(call for call in others if len(call) == 1)])
+
+
+def _update(spec: ModelSpec, accuracy: Accuracy | None) -> ModelSpec:
+    return replace(spec, precision="int8", accuracy=accuracy, versions=tool_versions())
+
+
+def _read_spec(prepared: PreparedModel) -> ModelSpec | None:
+    metadata = {entry.key: entry.value for entry in prepared.model.metadata_props}
+    return ModelSpec.from_metadata(metadata) if PREFIX + "format_version" in metadata else None

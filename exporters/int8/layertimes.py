@@ -1,0 +1,76 @@
+"""How long each layer of a network takes, in FP32 and in INT8."""
+
+import json
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+from numpy.typing import NDArray
+
+from exporters.int8.products import LAYERS, PRODUCT_SUFFIX
+from exporters.sessions import open_session, run_session
+
+RUNS: Final = 7
+# ONNX Runtime's blocked convolutions on x86 are called after what they give.
+_BLOCKED: Final = "_nchwc"
+_KERNEL: Final = "_kernel_time"
+
+
+def time_fp32_layers(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """Milliseconds of each layer of an FP32 model, by the name of its result, with the activation that ONNX Runtime runs with it."""
+    times = _profile(model, feeds)
+    found = {}
+    for node in model.graph.node:
+        if node.op_type not in LAYERS:
+            continue
+        names = _names_of(node, model.graph.node)
+        matching = [
+            value for name, value in times.items() if name in names or name.removesuffix(_BLOCKED) in names or _first_part(name) in names
+        ]
+        if matching:
+            found[node.output[0]] = sum(matching)
+    return found
+
+
+def time_int8_layers(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """Milliseconds of each quantized layer: its product, the stringing together of its windows, and its share of rounding what it reads."""
+    times = _profile(model, feeds)
+    producers = {name: node for node in model.graph.node for name in node.output}
+    products = {node.name.removesuffix(PRODUCT_SUFFIX): node for node in model.graph.node if node.name.endswith(PRODUCT_SUFFIX)}
+    rounding = {name: producers[node.input[2]].name for name, node in products.items()}
+    readers = Counter(rounding.values())
+    own: dict[str, float] = defaultdict(float)
+    for event, value in times.items():
+        name, separator, part = event.rpartition("/")
+        if separator and name in products and part in ("product", "rows", "windows", "scales", "float", "scaled", "biased"):
+            own[name] += value
+    return {name: own[name] + times.get(rounding[name], 0.0) / readers[rounding[name]] for name in products if name in own}
+
+
+def _names_of(node: onnx.NodeProto, nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Names under which ONNX Runtime may run a layer: of the node, its result, or the result of what alone reads that."""
+    names = {node.name, node.output[0]} - {""}
+    readers = [reader for reader in nodes if node.output[0] in reader.input]
+    return names | ({readers[0].output[0]} if len(readers) == 1 else set())
+
+
+def _first_part(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _profile(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """Milliseconds of each node that runs, the least of several runs."""
+    with tempfile.TemporaryDirectory(prefix="edgeresnet-") as folder:
+        session = open_session(model.SerializeToString(), profile=Path(folder) / "profile")
+        for _ in range(RUNS):
+            run_session(session, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    times: dict[str, float] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
+            name, taken = event["name"].removesuffix(_KERNEL), event["dur"] / 1000
+            times[name] = min(taken, times.get(name, taken))
+    return times

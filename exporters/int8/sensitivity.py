@@ -1,0 +1,114 @@
+"""What each layer of a quantized model contributes to its error."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgeresnet.progress import Track, silent
+from exporters.int8.layout import Layout, with_shapes
+from exporters.int8.operators import name_of
+from exporters.int8.products import LAYERS, Product, compute_product, plan_product
+from exporters.int8.quantize import LayerChoice
+from exporters.parts import Parts
+from exporters.probes import Probe
+from exporters.proof import Answers, compare_answers
+from exporters.sessions import open_session, run_session
+
+_SWITCHES: Final = "edgeresnet/switches"
+_NOISE, _POWER = "edgeresnet/noise", "edgeresnet/power"
+
+
+class Sensitivity:
+    """A model in which every layer that can be INT8 is there in both forms, and a number for each says which counts.
+
+    So one session tells all: with every number 0 the model is the original, and each layer says how far its INT8 form is from its result
+    (the error that it makes itself); with a single 1 the outputs say what that layer alone does to them.
+
+    Args:
+        model: A checked FP32 model.
+        layers: As ``quantize_dynamic_int8`` reports them; those that are in INT8 are measured.
+        image_name: Of the model's input.
+        probes: Images; one call of each kind is used.
+        parts: Of which parts outputs are put together.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, layers: Sequence[LayerChoice], image_name: str, probes: Sequence[Probe], parts: Mapping[str, Parts]
+    ) -> None:
+        self._names = [layer.name for layer in layers if layer.quantized]
+        safe = {layer.name for layer in layers if layer.saturation_safe}
+        self._outputs = [output.name for output in model.graph.output]
+        self._image_name, self._parts = image_name, parts
+        self._probes = [Probe(name=probe.name, calls=probe.calls[:1]) for probe in probes]
+        self._session = open_session(_build(model, self._names, safe).SerializeToString())
+
+    def own_errors(self) -> dict[str, float]:
+        """SQNR in dB of the result of each layer in INT8, for what it reads in FP32."""
+        noise, power = np.zeros(len(self._names)), np.zeros(len(self._names))
+        for values in self._run(None):
+            noise += [float(values[f"{_NOISE}/{name}"]) for name in self._names]
+            power += [float(values[f"{_POWER}/{name}"]) for name in self._names]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = 10 * np.log10(power / noise)
+        return {name: float(value) for name, value in zip(self._names, found, strict=True)}
+
+    def contributions(self, track: Track = silent) -> dict[str, float]:
+        """SQNR in dB of the worst unit of the outputs with one layer alone in INT8, for each layer."""
+        original = self._answers(None)
+        indices = track(range(len(self._names)), "measuring each layer")
+        return {self._names[index]: compare_answers(original, self._answers(index), self._probes, self._parts).sqnr_db for index in indices}
+
+    def _answers(self, index: int | None) -> Answers:
+        return tuple(({name: values[name] for name in self._outputs},) for values in self._run(index))
+
+    def _run(self, index: int | None) -> list[dict[str, NDArray[Any]]]:
+        switches = np.zeros(len(self._names), np.float32)
+        if index is not None:
+            switches[index] = 1
+        return [run_session(self._session, {self._image_name: probe.calls[0], _SWITCHES: switches}) for probe in self._probes]
+
+
+def _build(model: onnx.ModelProto, names: Sequence[str], safe: set[str]) -> onnx.ModelProto:
+    switched = ir.from_proto(with_shapes(model))
+    graph = switched.graph
+    layout = Layout(graph)
+    switches = ir.Value(name=_SWITCHES, shape=ir.Shape([len(names)]), type=ir.TensorType(ir.DataType.FLOAT))
+    graph.inputs.append(switches)
+    nodes = list(graph)
+    for node, following in zip(nodes, [*nodes[1:], None], strict=True):
+        if node.op_type not in LAYERS or node.domain or name_of(node) not in names:
+            continue
+        plan = plan_product(node)
+        if isinstance(plan, Product):
+            layout.work_before(following)
+            name = name_of(node)
+            result = compute_product(layout, node, plan, saturation_safe=name in safe)
+            if plan.windows is not None:
+                result = layout.turn_back(result, layout.shape(node.outputs[0]), f"{name}/int8")
+            _switch(
+                graph, layout, node.outputs[0], result, layout.emit("Gather", [switches, layout.constant([names.index(name)])], name=name)
+            )
+    return ir.to_proto(switched)
+
+
+def _switch(graph: ir.Graph, layout: Layout, original: ir.Value, quantized: ir.Value, switch: ir.Value) -> None:
+    """Let everybody read ``original + switch * (quantized - original)``, and show the power of both parts."""
+    readers, name = list(original.uses()), original.name or ""
+    error = layout.emit("Sub", [quantized, original], name=f"{name}/error")
+    for title, value in ((_NOISE, error), (_POWER, original)):
+        power = layout.emit("ReduceSumSquare", [value], {"keepdims": 0}, name=f"{title}/{name}")
+        power.dtype, power.shape = ir.DataType.FLOAT, ir.Shape([])
+        graph.outputs.append(power)
+    part = layout.emit("Mul", [error, switch], name=f"{name}/part")
+    result = layout.emit("Add", [original, part], name=f"{name}/switched")
+    result.shape, result.type = original.shape, original.type
+    for index, value in enumerate(list(graph.outputs)):
+        if value is original:
+            original.name, result.name = f"{name}/original", name
+            graph.outputs[index] = result
+    for reader in readers:
+        reader.node.replace_input_with(reader.idx, result)

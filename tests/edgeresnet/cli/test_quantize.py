@@ -1,0 +1,34 @@
+import json
+
+import pytest
+
+
+def test_sizes_and_inputs_are_read_from_the_command_line(run_cli, tmp_path):
+    model = tmp_path / "junk.onnx"
+    model.write_bytes(b"junk")
+    for wrong, complaint in (
+        (("--size", "48"), "'48' is not HEIGHTxWIDTH in pixels, such as 480x640"),
+        (("--size", "0x48"), "is not HEIGHTxWIDTH"),
+        (("--input", "gain"), "'gain' is not NAME=VALUE"),
+        (("--max-drop", "1"), "--max-drop needs --data"),
+    ):
+        result = run_cli("quantize", model, *wrong)
+        assert result.status == 2
+        assert complaint in result.err
+    result = run_cli("quantize", model, "--size", "48x64", "--input", "a=b=1")
+    assert (result.status, result.out) == (1, "")
+    assert "not a valid ONNX model" in result.err
+
+
+def test_a_budget_of_top_1_is_kept(run_cli, exports, labelled_folder, tmp_path):
+    """The network is untrained, so its top-1 is chance; nothing may be lost all the same."""
+    source = tmp_path / "net.onnx"
+    source.write_bytes(exports["fp32"].path.read_bytes())
+    result = run_cli("quantize", source, "--data", labelled_folder, "--max-drop", 0, "--format", "json")
+    assert result.status == 0, result.err
+    report = json.loads(result.out)
+    assert report["accuracy"]["count"] == 30
+    original = json.loads(run_cli("eval", source, "--data", labelled_folder, "--no-original", "--format", "json").out)
+    quantized = json.loads(run_cli("eval", tmp_path / "net-int8.onnx", "--data", labelled_folder, "--no-original", "--format", "json").out)
+    assert quantized["top1"] == pytest.approx(report["accuracy"]["top1"])
+    assert quantized["top1"] >= original["top1"]

@@ -1,0 +1,262 @@
+"""What others' files have in them: each kind is quantized and right in every output, or refused for the reason that is true.
+
+Speed is not what these networks are for, they are too small for it: the race is not run, and no layer is left for its time.
+"""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeresnet.errors import DataError, ExportError
+from exporters import quantize
+from exporters.quantize import quantize_file
+from exporters.race import RaceResult
+
+FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
+
+
+@pytest.fixture
+def quantized(tmp_path, graphs, monkeypatch):
+    """Quantizes a model, and runs both files by plain ONNX Runtime on images that the proof did not see."""
+    monkeypatch.setattr(quantize, "race", lambda first, second, track: RaceResult(first_ms=2, second_ms=1, speedup=2))
+    monkeypatch.setattr(quantize, "PAYING_SHARE", float("inf"))
+
+    def run(network, *, tolerance=0.05, images=None, skip=(), folder=None, **options):
+        source, target = tmp_path / "network.onnx", tmp_path / "int8.onnx"
+        onnx.save(network, source)
+        result = quantize_file(source, target, images=folder, **options)
+        feeds = images or {"x": graphs.pictures(network.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 2, 3, 24, 24)}
+        expected, found = graphs.run(source.read_bytes(), **feeds), graphs.run(target.read_bytes(), **feeds)
+        assert list(expected) == list(found)
+        for name in set(expected) - set(skip):
+            assert expected[name].shape == found[name].shape
+            assert np.linalg.norm(expected[name] - found[name]) <= tolerance * np.linalg.norm(expected[name])
+        products = sum(node.op_type == "MatMulInteger" for node in onnx.load(target).graph.node)
+        assert products == sum(layer.quantized for layer in result.layers) > 0
+        return result
+
+    return run
+
+
+def shouting(graphs):
+    """Weights under which one channel is 3,000 times as large as the others, and weights of a layer that does not read it."""
+    uneven = numpy_helper.to_array(graphs.weights("uneven", 32, 32, 3, 3)).copy()
+    uneven[0] *= 3000
+    reader = numpy_helper.to_array(graphs.weights("reader", 32, 32, 3, 3)).copy()
+    reader[:, 0] = 0
+    return [graphs.tensor("uneven", uneven), graphs.tensor("reader", reader)]
+
+
+def test_every_output_counts_and_the_layers_that_spoil_one_stay_in_fp32(quantized, graphs):
+    """The second head reads channels that share their 8-bit scale with the one that shouts."""
+    nodes = [*graphs.trunk(), *graphs.pool("features", "y")]
+    nodes += [graphs.conv("features", "uneven", "hidden"), graphs.conv("hidden", "reader", "map"), *graphs.pool("map", "mask")]
+    outputs = {name: (FLOAT, ["N", 32]) for name in ("y", "mask")}
+    network = graphs.model(nodes, [*graphs.TRUNK, *shouting(graphs)], outputs=outputs)
+    result = quantized(network, least_db=20)
+    reasons = {layer.name: layer.reason for layer in result.layers if not layer.quantized}
+    assert reasons["map"].startswith("costs too much: ")
+    assert {output.output for output in result.proof.outputs} == {"y", "mask"}
+    assert min(output.sqnr_db for output in result.proof.outputs) == result.proof.sqnr_db >= 20
+
+
+def test_small_values_beside_large_ones_in_one_output_count(quantized, graphs, tmp_path):
+    """Scores beside coordinates, joined by a Concat: as a whole the output is right either way."""
+    nodes = [*graphs.trunk(), graphs.node("Mul", ["features", "pixels"], ["boxes"])]
+    nodes += [graphs.conv("features", "uneven", "hidden"), graphs.conv("hidden", "reader", "scores")]
+    nodes += [graphs.node("Concat", ["boxes", "scores"], ["y"], axis=1)]
+    tensors = [*graphs.TRUNK, *shouting(graphs), graphs.tensor("pixels", [600.0])]
+    network = graphs.model(nodes, tensors, outputs={"y": (FLOAT, ["N", 64, 24, 24])})
+    result = quantized(network, least_db=20)
+    assert {layer.name for layer in result.layers if layer.reason.startswith("costs too much")} == {"scores"}
+    x = graphs.pictures(1, 3, 24, 24)
+    expected, found = (graphs.run((tmp_path / name).read_bytes(), x=x)["y"][:, 32:] for name in ("network.onnx", "int8.onnx"))
+    assert np.linalg.norm(expected - found) < 0.1 * np.linalg.norm(expected)
+
+
+def test_nothing_is_written_where_no_layer_alone_is_within_the_budget(quantized, graphs, tmp_path):
+    network = graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], graphs.TRUNK)
+    with pytest.raises(
+        ExportError, match=r"dB in unit .* on generated .*, at least 90 dB .*no layer alone.*nothing was written; fix: .*--images"
+    ):
+        quantized(network, least_db=90)
+    assert [path.name for path in tmp_path.iterdir()] == ["network.onnx"]
+
+
+def test_a_result_that_is_not_smaller_is_not_written(quantized, graphs, tmp_path):
+    """Few weights, and tables of windows for large images."""
+    nodes = [*graphs.trunk(), graphs.node("ReduceMean", ["features", "channels"], ["y"])]
+    tensors = [*graphs.TRUNK, graphs.tensor("channels", [1], np.int64)]
+    network = graphs.model(nodes, tensors, inputs={"x": (FLOAT, [1, 3, 128, 128])}, outputs={"y": (FLOAT, [1, 1, 128, 128])})
+    with pytest.raises(ExportError, match=r"the result would be larger: \d+,\d+ bytes, the original has \d+,\d+; nothing was written"):
+        quantized(network, least_db=0)
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_values_that_become_nan_are_never_written(quantized, graphs):
+    """The features are lost beside a constant channel, and their norm is 0."""
+    first = numpy_helper.to_array(graphs.weights("first", 32, 3, 3, 3)) * np.float32(1e-3)
+    first[0] = 0
+    second = numpy_helper.to_array(graphs.weights("second", 32, 32, 3, 3)).copy()
+    second[:, 0] = 0
+    nodes = [
+        graphs.node("Conv", ["x", "first", "bias"], ["a"], pads=[1] * 4),
+        graphs.conv("a", "second", "b"),
+        *graphs.pool("b", "flat"),
+        graphs.node("ReduceL2", ["flat", "axis"], ["norm"]),
+        graphs.node("Div", ["flat", "norm"], ["y"]),
+    ]
+    tensors = [graphs.tensor("first", first), graphs.tensor("second", second), graphs.tensor("bias", [1e4] + [0] * 31)]
+    network = graphs.model(nodes, [*tensors, graphs.tensor("axis", [1], np.int64)], batch=1)
+    with pytest.raises(ExportError, match="the output y is NaN or infinite where the original is not"):
+        quantized(network)
+
+
+def test_class_ids_are_compared_as_names(quantized, graphs):
+    nodes = [*graphs.trunk(), *graphs.pool("features", "y"), graphs.node("ArgMax", ["y"], ["best"], axis=1, keepdims=0)]
+    network = graphs.model(nodes, graphs.TRUNK, outputs={"y": (FLOAT, ["N", 32]), "best": (INT64, ["N"])})
+    result = quantized(network, skip=["best"], least_db=10)
+    assert [output.output for output in result.proof.outputs] == ["y", "best"]
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+def test_results_of_varying_number_are_proven_by_what_decides_them(quantized, graphs, batch, tmp_path):
+    nodes = [
+        *graphs.trunk(),
+        *(graphs.conv("features", f"w_{name}", f"{name}_map") for name in ("boxes", "scores")),
+        graphs.node("Reshape", ["boxes_map", "four"], ["turned"]),
+        graphs.node("Transpose", ["turned"], ["boxes"], perm=[0, 2, 1]),
+        graphs.node("Reshape", ["scores_map", "one"], ["scores"]),
+        graphs.node("NonMaxSuppression", ["boxes", "scores", "most", "overlap", "least"], ["y"]),
+    ]
+    tensors = [
+        *graphs.TRUNK,
+        *(graphs.weights(f"w_{name}", count, 32, 3, 3) for name, count in (("boxes", 4), ("scores", 1))),
+        *(graphs.tensor(name, values, np.int64) for name, values in (("four", [0, 4, -1]), ("one", [0, 1, -1]), ("most", [20]))),
+        *(graphs.tensor(name, [value]) for name, value in (("overlap", 0.5), ("least", 0.1))),
+    ]
+    network = graphs.model(nodes, tensors, batch=batch, outputs={"y": (INT64, ["n", 3])})
+    result = quantized(network, skip=["y"], images={"x": graphs.pictures(1, 3, 24, 24)})
+    assert [output.output for output in result.proof.outputs] == [
+        f"y ({name}, which NonMaxSuppression reads)" for name in ("boxes", "scores")
+    ]
+    assert result.proof.sqnr_db > 20
+
+
+def test_a_layer_behind_what_decides_a_size_stays_in_fp32(quantized, graphs):
+    """Rows that are not zero, in a linear layer: there is one more or one less, and no row to compare it with."""
+    nodes = [
+        *graphs.trunk(),
+        *graphs.pool("features", "flat"),
+        graphs.node("NonZero", ["flat"], ["places"]),
+        graphs.node("Cast", ["places"], ["numbers"], to=FLOAT),
+        graphs.node("Transpose", ["numbers"], ["rows"], perm=[1, 0]),
+        graphs.node("MatMul", ["rows", "matrix"], ["y"]),
+    ]
+    network = graphs.model(nodes, [*graphs.TRUNK, graphs.weights("matrix", 2, 9000)], outputs={"y": (FLOAT, ["n", 9000])})
+    result = quantized(network, skip=["y"], images={"x": graphs.pictures(1, 3, 24, 24)})
+    (reason,) = (layer.reason for layer in result.layers if layer.name == "y")
+    assert reason == "behind what decides the size of an output: cannot be compared"
+
+
+def test_one_matrix_of_two_layers_is_quantized_for_both(quantized, graphs):
+    nodes = [*graphs.trunk(), graphs.conv("features", "shared", "a"), graphs.node("Relu", ["a"], ["b"]), graphs.conv("b", "shared", "c")]
+    network = graphs.model([*nodes, *graphs.pool("c", "y")], [*graphs.TRUNK, graphs.weights("shared", 32, 32, 3, 3)])
+    assert [layer.quantized for layer in quantized(network).layers] == [False, True, True, True, True]
+
+
+@pytest.mark.parametrize(("pad", "strides"), [("SAME_UPPER", [2, 2]), ("SAME_LOWER", [2, 2]), ("SAME_UPPER", [1, 1]), ("VALID", [1, 1])])
+def test_padding_by_name_is_as_the_operator_defines_it(quantized, graphs, pad, strides):
+    last = graphs.node("Conv", ["features", "w3"], ["y"], auto_pad=pad, strides=strides)
+    network = graphs.model([*graphs.trunk(), last], [*graphs.TRUNK, graphs.weights("w3", 16, 32, 3, 3)], outputs={"y": (FLOAT, None)})
+    assert sum(layer.quantized for layer in quantized(network).layers) == 3
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+def test_a_branch_reads_the_values_around_it(quantized, graphs, batch):
+    """The condition is computed, so that no optimizer can take the branch."""
+    branches = {
+        name: helper.make_graph(
+            [graphs.node(operator, ["features_sum"], [f"{name}_y"])], name, [], [helper.make_tensor_value_info(f"{name}_y", FLOAT, None)]
+        )
+        for name, operator in (("then_branch", "Relu"), ("else_branch", "Neg"))
+    }
+    nodes = [
+        *graphs.trunk()[:-1],
+        graphs.node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        graphs.node("Greater", ["largest", "zero"], ["condition"]),
+        graphs.node("If", ["condition"], ["chosen"], **branches),
+        *graphs.pool("chosen", "y"),
+    ]
+    quantized(graphs.model(nodes, [*graphs.TRUNK, graphs.tensor("zero", 0.0)], batch=batch), images={"x": graphs.pictures(1, 3, 24, 24)})
+
+
+def test_names_that_this_project_uses_may_be_taken(quantized, graphs):
+    nodes = [*graphs.trunk("windows"), graphs.node("Identity", ["features"], ["constant"]), *graphs.pool("constant", "y")]
+    network = graphs.model(nodes, graphs.TRUNK, inputs={"windows": (FLOAT, ["N", 3, 24, 24])})
+    quantized(network, images={"windows": graphs.pictures(1, 3, 24, 24)})
+
+
+def test_statistics_of_the_images_at_hand_are_not_folded(quantized, graphs):
+    norm = graphs.node("BatchNormalization", ["features", "gain", "shift", "mean", "var"], ["n", "m", "v"], training_mode=1)
+    tensors = [
+        *graphs.TRUNK,
+        *(graphs.tensor(name, np.full(32, value)) for name, value in (("gain", 1), ("shift", 0), ("mean", 5), ("var", 9))),
+    ]
+    quantized(graphs.model([*graphs.trunk(), norm, *graphs.pool("n", "y")], tensors))
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(0, [1, 64]), (2, [64, 1])])
+def test_a_pixel_that_is_flattened_otherwise_keeps_its_shape(quantized, graphs, axis, shape):
+    nodes = [
+        *graphs.trunk(),
+        graphs.node("GlobalAveragePool", ["features"], ["pixel"]),
+        graphs.node("Flatten", ["pixel"], ["y"], axis=axis),
+    ]
+    quantized(graphs.model(nodes, graphs.TRUNK, outputs={"y": (FLOAT, ["a", "b"])}), images={"x": graphs.pictures(2, 3, 24, 24)})
+    assert graphs.run(graphs.model(nodes, graphs.TRUNK, outputs={"y": (FLOAT, ["a", "b"])}), x=graphs.pictures(2, 3, 24, 24))[
+        "y"
+    ].shape == tuple(shape)
+
+
+def test_half_precision_becomes_int8(quantized, graphs):
+    tensors = [graphs.weights(tensor.name, *tensor.dims, dtype=np.float16) for tensor in graphs.TRUNK]
+    inputs, outputs = {"x": (HALF, ["N", 3, 8, 8])}, {"y": (HALF, ["N", 32])}
+    network = graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], tensors, inputs=inputs, outputs=outputs)
+    result = quantized(network, images={"x": graphs.pictures(1, 3, 8, 8, dtype=np.float16)})
+    assert result.size_bytes < result.original_size_bytes
+
+
+def test_real_images_and_what_floats_mean_can_be_given(quantized, graphs, image_folder):
+    network = graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], graphs.TRUNK)
+    assert quantized(network, pixel_range="1").proof.measured_on == "generated shapes (0 to 1); generated text (0 to 1)"
+    result = quantized(network, folder=image_folder / "train", pixel_range="normalized")
+    assert result.proof.measured_on == f"48 images of {image_folder / 'train'} (normalized)"
+    with pytest.raises(DataError, match="no images in it"):
+        quantized(network, folder=image_folder.parent / "nothing")
+
+
+def test_reasons_are_true(quantized, graphs):
+    nodes = [
+        *graphs.trunk(),
+        graphs.node("ConvTranspose", ["features", "up"], ["large"], strides=[2, 2]),
+        graphs.node("GlobalAveragePool", ["features"], ["scale"]),
+        graphs.node("Reshape", ["features", "lines"], ["line"]),
+        graphs.node("Conv", ["line", "along"], ["filtered"], pads=[1, 1]),
+        graphs.node("MatMul", ["filtered", "turned"], ["products"]),
+        graphs.node("Transpose", ["filtered"], ["turned"], perm=[0, 2, 1]),
+        *graphs.pool("large", "y"),
+    ]
+    nodes[-4], nodes[-3] = nodes[-3], nodes[-4]
+    tensors = [
+        *graphs.TRUNK,
+        graphs.weights("up", 32, 32, 2, 2),
+        graphs.weights("along", 32, 32, 3),
+        graphs.tensor("lines", [0, 32, 576], np.int64),
+    ]
+    outputs = {"y": (FLOAT, ["N", 32]), "products": (FLOAT, ["N", 32, 32])}
+    reasons = {layer.name: layer.reason for layer in quantized(graphs.model(nodes, tensors, outputs=outputs)).layers}
+    assert reasons["large"] == "transposed: not one product"
+    assert reasons["filtered"] == "windows of 1 dimensions, not 2"
+    assert reasons["products"] == "both factors are computed as the model runs"
