@@ -18,7 +18,7 @@ from exporters.foreign.prepare import PreparedModel
 from exporters.int8.quantize import QuantizedModel, quantize_dynamic_int8
 from exporters.int8.saturation import PROBE_IMAGES, find_saturating_layers
 from exporters.int8.sensitivity import Sensitivity
-from exporters.metadata import stamp, tool_versions
+from exporters.metadata import seal, stamp, tool_versions
 from exporters.parts import find_parts
 from exporters.probes import Probe, generate_probes
 from exporters.proof import Proof, collect_answers, compare_answers

@@ -1,9 +1,10 @@
 """A small untrained network, its exports, and folders of generated images, made once for all tests."""
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,29 @@ from exporters.export import ExportedModel, export_models
 # The same examples in every run, few of them, and none too slow on a busy machine.
 settings.register_profile("suite", derandomize=True, max_examples=40, deadline=None, database=None)
 settings.load_profile("suite")
+
+
+# $CXX of the tests: a run compiles its convolutions in every process, which takes as long as a whole test.
+COMPILER = """#!/bin/sh
+for target; do :; done
+kept={folder}/$(echo "$@" | sed "s|$target||" | cksum | tr ' ' -)
+[ -f "$kept" ] || {{ {compiler} "$@" && cp "$target" "$kept.$$" && mv "$kept.$$" "$kept"; }} || exit 1
+cp "$kept" "$target"
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have every process of the tests compile by one compiler that keeps what it made, if there is a compiler."""
+    compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    with pytest.MonkeyPatch.context() as patch:
+        if compiler is not None and "CXX" not in os.environ:
+            folder = tmp_path_factory.mktemp("compiled")
+            script = folder / "c++"
+            script.write_text(COMPILER.format(folder=folder, compiler=compiler))
+            script.chmod(0o755)
+            patch.setenv("CXX", str(script))
+        yield
 
 
 @pytest.fixture(scope="session")

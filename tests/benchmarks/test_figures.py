@@ -1,5 +1,6 @@
 """What the figures of accuracy and latency say, where a model differs from its original and batch sizes differ."""
 
+import io
 import time
 from dataclasses import dataclass, field, replace
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy import stats
 
 from benchmarks.accuracy import confusion_matrix, measure_accuracy, per_class_accuracy, wilson_interval
@@ -254,6 +256,19 @@ def test_a_99th_percentile_needs_662_samples(count, known):
     assert (summarize([1.0] * count, 1, 1, None).p99_ms is not None) == known
 
 
+def test_the_percentiles_of_many_calls_are_scipys():
+    times = np.random.default_rng(0).gamma(2, 3, 1000).tolist()
+    latency = summarize(times, 1, 1, None)
+    expected = stats.mstats.mquantiles(times, [0.5, 0.9, 0.99], alphap=1, betap=1)
+    assert [latency.p50_ms, latency.p90_ms, latency.p99_ms] == pytest.approx(expected.tolist(), rel=1e-9)
+    alone = summarize([1.23456789], 1, 1, None)
+    assert (alone.std_ms, alone.samples_ms) == (0.0, [1.2346])
+
+
+def test_classes_that_nobody_answers_have_rows_and_columns():
+    assert confusion_matrix(np.float32([[1, 0, 0]]), np.array([0])).tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+
+
 def latency(p50, *, p90=None, batch_size=1, device=None, speedup=None):
     return Latency(
         batch_size=batch_size,
@@ -315,6 +330,45 @@ def test_every_cell_of_the_table_is_its_own_figure():
     assert caption[0] == "Abacus (beads), 2 thread(s) of 5 cores, torch 9.9, onnxruntime 8.8"
     assert caption[1].startswith("device: median ms with input and output already on the device")
     assert caption[2] == "answers on 1,234 images: letters"
+
+
+def test_the_table_fits_a_terminal_of_80_columns():
+    accuracy = MeasuredAccuracy(top1=0.9181, count=1234, agreement_with_original=0.9876, data="letters")
+    slow = [latency(12345.67, p90=23456.78, batch_size=128, speedup=10.5)]
+    console = Console(width=80, file=io.StringIO(), legacy_windows=False)
+    console.print(build_table(record(result("a-model-with-a-long-name.onnx", "int8-static", slow, accuracy=accuracy))))
+    lines = console.file.getvalue().splitlines()
+    (row,) = [line for line in lines if "12345.67" in line]
+    assert row.split()[-8:] == ["12.3", "128", "12345.67", "23456.78", "10", "10.50x", "91.81%", "98.76%"]
+    assert max(map(len, lines)) <= 80
+    assert lines[-1].startswith("answers on 1,234 images")
+    assert row.index("12345.67") + 8 == next(line for line in lines if "p50 ms" in line).index("p50 ms") + 6, (
+        "numbers end below their heading"
+    )
+
+
+def test_fp16_is_advised_for_cuda_and_against_on_a_cpu():
+    cpu, cuda = "CPUExecutionProvider", "CUDAExecutionProvider"
+    against = "m: FP16 is made for GPUs; processors without FP16 arithmetic convert to FP32 and back"
+    advice = "FP16 is CUDA's fast format and is not among these models: edgeresnet export --precision fp16"
+    for precision, provider, arithmetic, expected in (
+        ("fp16", cpu, None, [against]),
+        ("fp16", cuda, None, []),
+        ("fp32", cpu, None, []),
+        ("fp32", cuda, None, [advice]),
+        ("fp32", cuda, "in TF32", [advice, "m: in TF32"]),
+    ):
+        assert find_warnings(record(result("m", precision, [latency(1.0)], provider=provider, arithmetic=arithmetic))) == expected
+    alike = [result("f", "fp32", [latency(2.0)]), result("q", "int8", [latency(2.0), latency(9.0, batch_size=4)])]
+    assert find_warnings(record(*alike)) == [], "as fast as FP32, and no FP32 to compare with at the other batch size"
+
+
+def test_the_caption_names_what_is_known():
+    shown = record(result("m", "fp32", [latency(1.0)]))
+    shown.environment.update(instruction_sets=["beads", "rods"], packages={"onnxruntime-gpu": "7.7", "numpy": "2"})
+    assert str(build_table(shown).caption) == "Abacus (beads, rods), 2 thread(s) of 5 cores, onnxruntime-gpu 7.7"
+    shown.environment.update(instruction_sets=[], packages={})
+    assert str(build_table(shown).caption).startswith("Abacus (instruction sets unknown), 2 thread(s)")
 
 
 def test_a_table_without_device_times_has_no_such_column():

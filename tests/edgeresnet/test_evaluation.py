@@ -45,7 +45,7 @@ def test_equal_logits_are_infinitely_close():
 
 def test_top1_is_the_share_of_images_whose_highest_logit_is_right():
     logits = np.float32([[3, 1, 2], [1, 2, 3], [1, 3, 2], [-1, -3, -2]])
-    assert top1(logits, np.array([0, 2, 0, 1])) == 0.5
+    assert top1(logits, np.array([0, 2, 1, 1])) == 0.75
 
 
 @pytest.mark.parametrize(("count", "batch_size", "counts"), [(7, 3, [3, 3, 1]), (6, 3, [3, 3]), (2, 5, [2])])
@@ -75,8 +75,9 @@ def test_classes_must_be_the_models_in_the_same_order():
     check_classes(data, names)
     with pytest.raises(DataError, match=r"^the data's 6 classes \(a, b, c, d, \.\.\.\) are not the model's 6 \(b, a, c, d, \.\.\.\)$"):
         check_classes(data, ("b", "a", "c", "d", "e", "f"))
-    with pytest.raises(DataError, match=r"the model's 4 \(a, b, c, d\)$"):
-        check_classes(data, tuple("abcd"))
+    for labels, told in (("abcd", r"4 \(a, b, c, d\)"), ("abcde", r"5 \(a, b, c, d, \.\.\.\)")):
+        with pytest.raises(DataError, match=f"the model's {told}$"):
+            check_classes(data, tuple(labels))
 
 
 def test_synthetic_images_are_fixed_by_their_seed_and_differ_otherwise():

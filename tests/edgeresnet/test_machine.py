@@ -113,6 +113,11 @@ def test_a_processor_of_arm_has_other_names_for_them(cpuinfo):
     assert instruction_sets() == ("asimd", "asimddp", "i8mm", "sve2")
 
 
+def test_an_old_processor_of_arm_is_named_by_its_board(cpuinfo):
+    cpuinfo.write_text("Features\t: half thumb\nHardware\t: BCM2835\n")
+    assert (cpu_model(), instruction_sets()) == ("BCM2835", ())
+
+
 def test_another_system_tells_less(cpuinfo, monkeypatch):
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")

@@ -3,6 +3,8 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeresnet.errors import ModelFormatError, ModelNotFoundError
 from edgeresnet.modelfile import parse_model, read_model_file
@@ -48,3 +50,70 @@ def test_a_missing_model_says_where_models_come_from(tmp_path):
         read_model_file(tmp_path / "none.onnx")
     with pytest.raises(ModelFormatError, match="cannot be read"):
         read_model_file(tmp_path)
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=200)
+OPERATORS = st.sampled_from(["Conv", "Relu", "Add", "MatMulInteger"])
+
+
+@given(
+    operators=st.lists(OPERATORS, max_size=300),
+    metadata=st.dictionaries(TEXTS, TEXTS, max_size=3),
+    producer=st.tuples(TEXTS, TEXTS),
+    versions=st.tuples(st.integers(1, 300), st.integers(-5, 2**40)),
+    domains=st.lists(st.tuples(st.sampled_from(["", "ai.onnx.ml", "own"]), st.integers(1, 300)), unique_by=lambda entry: entry[0]),
+    sizes=st.lists(st.integers(0, 200), max_size=3),
+    external=st.booleans(),
+)
+def test_what_onnx_writes_is_read(operators, metadata, producer, versions, domains, sizes, external):
+    nodes = [onnx.helper.make_node(operator, ["x"], ["y"], name=f"n{i}", alpha=0.5) for i, operator in enumerate(operators)]
+    tensors = [onnx.numpy_helper.from_array(np.ones(size, np.float32), f"t{size}") for size in sizes]
+    for tensor in tensors:
+        tensor.data_location = onnx.TensorProto.DEFAULT
+    if external and tensors:
+        tensors[-1].data_location = onnx.TensorProto.EXTERNAL
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], [], tensors), ir_version=versions[0])
+    model.producer_name, model.producer_version, model.model_version = *producer, versions[1]
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(*entry) for entry in domains)
+    onnx.helper.set_model_props(model, metadata)
+    found = parse_model(model.SerializeToString())
+    assert found.operators == Counter(operators)
+    assert list(found.operators.values()) == sorted(found.operators.values(), reverse=True)
+    assert (found.ir_version, found.opset) == (versions[0], dict(domains).get("", 0))
+    assert (found.metadata, found.producer) == (metadata, " ".join(producer).strip())
+    assert found.has_external_data == bool(external and tensors)
+
+
+GRAPH = b"\x08\x07\x3a\x02\x12\x00"  # ir_version 7 and a graph without a name
+
+
+@pytest.mark.parametrize(
+    "more",
+    [b"", b"\x79" + bytes(8), b"\x7d" + bytes(4), b"\x78" + b"\xff" * 9 + b"\x01", b"\x7a\x03abc"],
+    ids=["nothing", "eight bytes", "four bytes", "the largest number", "text"],
+)
+def test_fields_that_a_later_onnx_may_have_are_passed_over(more):
+    for content in (more + GRAPH, GRAPH + more):
+        assert (parse_model(content).ir_version, parse_model(content).operators) == (7, {})
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (GRAPH + b"\x7b", "wire type 3"),
+        (GRAPH + b"\x02\x00", "cut off or something else"),
+        (GRAPH + b"\x7d\0\0\0", "cut off or something else"),
+        (GRAPH + b"\x79" + bytes(7), "cut off or something else"),
+        (GRAPH + b"\x78" + b"\xff" * 10 + b"\x01", "a number is too long"),
+        (GRAPH[:2], "it has no graph"),
+        (GRAPH[2:], "it has no graph"),
+        (b"\x08\x00" + GRAPH[2:], "it has no graph"),
+        (GRAPH + b"\x72\x02\x08\x01", "text was expected, a number found"),
+        (GRAPH + b"\x42\x02\x12\x00", "a number was expected, bytes found"),
+        (GRAPH + b"\x12\x01\xff", "utf-8"),
+    ],
+)
+def test_what_breaks_the_format_is_refused_with_the_reason(content, reason):
+    with pytest.raises(ModelFormatError, match=f"^not an ONNX model of {len(content)} bytes .*{reason}"):
+        parse_model(content)

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import shutil
+import struct
 import zipfile
 from collections import Counter
 
@@ -17,7 +18,7 @@ from PIL import Image
 from edgeresnet.cifar10 import CIFAR10_LABELS
 from edgeresnet.datasets import LabelledImages, _limited, count_by_class, hold_out, read_split
 from edgeresnet.decoding import MAX_PIXELS
-from edgeresnet.errors import DataError, DataWarning
+from edgeresnet.errors import DataError, DataWarning, ImageError
 from edgeresnet.images import to_pixels
 from edgeresnet.spec import Accuracy, ImageInput, ModelSpec
 
@@ -60,6 +61,15 @@ def test_sixteen_bits_of_grey_keep_their_high_byte():
 def test_an_image_may_have_fifty_million_pixels():
     assert MAX_PIXELS == 50_000_000
     assert fit(Image.new("L", (10_000, 5_000), 77), 2)[0, 0].tolist() == [77] * 3
+
+
+def test_larger_arrays_and_files_are_refused_by_their_pixels():
+    with pytest.raises(ImageError, match="array: 5000 x 10001 pixels are more than the limit of 50,000,000"):
+        fit(np.broadcast_to(np.uint8(0), (10_001, 5_000, 3)))
+    stream = io.BytesIO()
+    Image.new("1", (13_400, 13_400)).save(stream, "PNG")
+    with pytest.raises(ImageError, match="more than 50,000,000 pixels"):
+        fit(stream.getvalue())
 
 
 # --- data sets
@@ -132,6 +142,36 @@ def test_torchvisions_training_split_has_five_files_in_their_order(batches):
     assert (found.name, found.classes) == ("CIFAR-10 train set", CIFAR10_LABELS)
 
 
+class AsPython2(pickle._Pickler):
+    """Writes bytes as Python 2 wrote its strings, as the published files have them."""
+
+    dispatch = pickle._Pickler.dispatch | {bytes: lambda self, text: self.write(pickle.BINSTRING + struct.pack("<i", len(text)) + text)}
+
+
+def test_the_published_files_were_written_by_python_2(batches):
+    pixels = np.arange(2 * 3072, dtype=np.int64).astype(np.uint8).reshape(2, 3072)
+    stream = io.BytesIO()
+    AsPython2(stream, protocol=2).dump({b"data": pixels, b"labels": [3, 1]})
+    (batches / "cifar-10-batches-py" / "test_batch").write_bytes(stream.getvalue())
+    found = read_split(batches, "test", size=SIZE)
+    assert (found.labels.tolist(), found.labels.dtype) == ([3, 1], np.int64)
+    np.testing.assert_array_equal(found.images.transpose(0, 3, 1, 2).reshape(2, -1), pixels)
+
+
+@pytest.mark.parametrize(("content", "name"), [(b"cnumpy\nfromfile\n.", "numpy.fromfile"), (b"cos\ndtype\n.", "os.dtype")])
+def test_a_pickle_may_import_arrays_of_numpy_and_no_more(batches, content, name):
+    (batches / "cifar-10-batches-py" / "test_batch").write_bytes(content)
+    with pytest.raises(DataError, match=f"refused to load {name}"):
+        read_split(batches, "test", size=SIZE)
+
+
+def test_a_limit_beyond_the_images_takes_all_of_them(tmp_path):
+    for i, name in enumerate(("a/0.png", "b/0.png", "b/1.png")):
+        save(tmp_path / "test" / name, i)
+    for limit in (3, 4, 100):
+        assert colours(read_split(tmp_path, "test", size=SIZE, limit=limit)) == [0, 1, 2]
+
+
 @pytest.mark.parametrize("limit", [10, 20, 37])
 def test_a_limit_of_torchvisions_images_is_spread_over_the_classes(batches, limit):
     found = read_split(batches, "train", size=SIZE, limit=limit)
@@ -190,6 +230,13 @@ def test_held_out_images_are_chosen_at_random():
     assert np.histogram(numbers, 4, (0, 200))[0].min() >= 5
 
 
+def test_the_choice_is_the_same_in_every_release():
+    """Weights that a run begins with were trained on what an earlier release had left in."""
+    _, held_out = hold_out(labelled(np.zeros(40, np.int64)), 0.1)
+    expected = np.random.default_rng(0).permutation(np.arange(40))[:4]
+    assert held_out.images[:, 0, 0, 0].tolist() == sorted(expected.tolist())
+
+
 def test_a_class_of_which_nothing_would_be_left_is_an_error():
     with pytest.raises(DataError, match=r"class '1' has 2 image\(s\), too few to hold out 80% for validation"):
         hold_out(labelled(np.array([0] * 9 + [1] * 2)), 0.8)
@@ -204,6 +251,8 @@ def test_a_limit_is_spread_in_proportion_to_the_classes(labels, limit):
     assert len(set(numbers.tolist())) == len(found)
     np.testing.assert_array_equal(labels[numbers], found.labels)
     for label, count in Counter(labels.tolist()).items():
+        members = numbers[found.labels == label].tolist()
+        assert members == sorted(members)
         assert abs((found.labels == label).sum() - len(found) * count / len(labels)) < 1
     assert _limited(data, None) is data
 

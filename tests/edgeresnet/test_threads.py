@@ -245,3 +245,8 @@ def test_buffers_are_made_where_the_model_runs(exports, monkeypatch):
         ("cuda", 3, (5, SIZE, SIZE, 3), 10, 5),
         ("cuda", 3, (1, SIZE, SIZE, 3), 10, None),
     ]
+
+
+def test_the_least_sensible_settings_are_accepted():
+    target = Target(threads=1, streams=1, micro_batch=1, gpu_memory_mb=1, device_id=0)
+    assert (target.cores, Target(threads=3, streams=3).streams, Target(device_id=1).device_id) == (1, 3, 1)

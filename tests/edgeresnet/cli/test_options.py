@@ -84,12 +84,12 @@ def test_predict_names_as_many_classes_as_asked_for(run_cli, files, given, count
 def test_eval_reads_as_many_test_images_as_asked_for(run_cli, door, files):
     for given, count in (((), TEST_IMAGES), (("--limit", 13), 13)):
         measuring = door("benchmarks.accuracy.measure_accuracy")
-        run_cli("eval", files["int8"], "--data", files["data"], "--original", files["weights"], "--batch-size", 9, "--threads", 1, *given)
+        run_cli("eval", files["int8"], "--data", files["data"], "--original", files["weights"], "--batch-size", 9, "--threads", 3, *given)
         (model, original, images), named = measuring.arrived
         expected = read_split(files["data"], "test", size=SIZE, limit=count)
         np.testing.assert_array_equal(images.images, expected.images)
-        assert (model.path, original.path, original.threads, named["batch_size"]) == (files["int8"], files["weights"], 1, 9)
-        assert model.target == Target(threads=1)
+        assert (model.path, original.path, original.threads, named["batch_size"]) == (files["int8"], files["weights"], 3, 9)
+        assert model.target == Target(threads=3)
 
 
 def test_eval_compares_with_the_bundled_weights_unless_told_otherwise(run_cli, door, files):

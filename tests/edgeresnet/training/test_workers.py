@@ -26,8 +26,8 @@ from edgeresnet.training.loop import train
 from edgeresnet.training.state import TrainingState
 from edgeresnet.training.workers import join_workers
 
-config = TrainingConfig(epochs=2, batch_size=8, lr=0.02, image_size=16, cutout=4)
-training, validation = hold_out(read_split(Path(sys.argv[1]), "train", size=16), 0.2)
+config = TrainingConfig(epochs=2, batch_size=8, lr=0.02, image_size=8, crop_padding=2, cutout=4)
+training, validation = hold_out(read_split(Path(sys.argv[1]), "train", size=8), 0.2)
 with join_workers(torch.device("cpu")) as (workers, device):
     state = TrainingState.new(config, training.classes, device)
     set_mode = state.network.train
@@ -63,14 +63,14 @@ def test_two_processes_take_the_steps_of_one(image_folder, tmp_path):
 
 
 def test_a_run_of_two_processes_leaves_what_a_run_of_one_leaves(image_folder, tmp_path):
-    settings = ("--epochs", 3, "--batch-size", 8, "--lr", 0.02, "--image-size", 16, "--output", tmp_path / "run")
+    settings = ("--epochs", 2, "--batch-size", 8, "--lr", 0.02, "--image-size", 8, "--output", tmp_path / "run")
     result = run(*TORCHRUN, "-m", "edgeresnet", "train", "--data", image_folder, *settings)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("top-1 on 16 images") == 1
-    assert result.stderr.count("epoch 3/3") == 1
+    assert result.stderr.count("epoch 2/2") == 1
     network = load_weights(tmp_path / "run" / "weights.safetensors")
     assert network.spec.accuracy.count == 16
-    assert len(list(csv.DictReader((tmp_path / "run" / "log.csv").read_text().splitlines()))) == 3
+    assert len(list(csv.DictReader((tmp_path / "run" / "log.csv").read_text().splitlines()))) == 2
     resumed = run(*TORCHRUN, "-m", "edgeresnet", "train", "--data", image_folder, "--resume", "--output", tmp_path / "run")
     assert resumed.returncode == 0, resumed.stderr
 

@@ -213,8 +213,15 @@ def test_a_last_window_that_begins_beyond_the_image_is_refused(kernel, strides):
 def test_a_single_pixel_is_flattened_without_turning_back(flatten):
     model = build([node("GlobalAveragePool", "c", "m"), *flatten], {"shape": ints(0, -1)})
     quantized = quantize(model)
-    assert [found.op_type for found in quantized.model.graph.node].count("Transpose") == 1
+    operators = [found.op_type for found in quantized.model.graph.node]
+    assert (operators.count("Transpose"), operators[-2:]) == (1, ["ReduceMean", "Reshape"])
     assert_same_answers(model, quantized)
+
+
+def test_two_pixels_are_flattened_channel_by_channel():
+    pool = node("AveragePool", "c", "m", kernel_shape=[HEIGHT, WIDTH // 2], strides=[1, WIDTH // 2])
+    model = build([pool, node("Flatten", "m")])
+    assert_same_answers(model, quantize(model))
 
 
 def test_a_single_pixel_in_another_shape_than_a_row_stays_on_images():

@@ -62,3 +62,21 @@ def test_calibration_covers_the_ends_of_an_even_spread():
     (grid,) = calibrate(model, ["y"], values).values()
     assert grid.scale == pytest.approx((values.max() - values.min()) / 255, rel=1e-6)
     assert grid.zero_point == round(255 * 3 / 10)
+
+
+def test_a_range_is_taken_as_it_is_and_nothing_has_a_step_of_one():
+    assert (Grid.covering(0, 0.5).scale, Grid.covering(-0.5, 0).scale) == (np.float32(0.5 / 255), np.float32(0.5 / 255))
+    assert (Grid.covering(0, 0).scale, Grid.covering(0, 0).zero_point) == (1, 0)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_calibration_sees_the_first_image_and_small_values(first):
+    node = helper.make_node("Identity", ["x"], ["y"])
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 400]) for name in "xy"]
+    model = helper.make_model(helper.make_graph([node], "g", info[:1], info[1:]), opset_imports=[helper.make_opsetid("", 18)])
+    values = np.random.default_rng(0).uniform(0, 0.25, (33, 400)).astype(np.float32)
+    if first:
+        values[0] = np.linspace(0, 0.5, 400)
+    (grid,) = calibrate(model, ["y"], values).values()
+    assert grid.scale == pytest.approx(values.max() / 255, rel=1e-6 if not first else 0.25)
+    assert (grid.scale > 0.26 / 255) == first
