@@ -14,10 +14,13 @@ from PIL import Image
 
 from edgeresnet.cli import main
 from edgeresnet.evaluation import synthetic_images
+from edgeresnet.providers.runtime import refuse_telemetry
 from edgeresnet.spec import CIFAR10_LABELS, CIFAR10_MEAN, CIFAR10_STD, PRECISIONS, ModelSpec
 from edgeresnet.training.model import ARCHITECTURE, build_resnet18
 from edgeresnet.training.weights import save_weights
 from exporters.export import ExportedModel, export_models
+
+refuse_telemetry()  # before a test loads ONNX Runtime by itself
 
 
 @pytest.fixture(scope="session")
