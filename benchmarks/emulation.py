@@ -50,6 +50,8 @@ CACHE: Final = Path.home() / ".cache" / "edgeresnet" / "arm64"
 SCRIPT: Final = f"""
 import sys
 import numpy as np
+import os
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1

@@ -107,6 +107,7 @@ def _export(name: str, images: NDArray[np.float32], path: Path) -> None:
 
 
 def _quantize_stock(source: Path, target: Path) -> None:
+    load_onnxruntime()
     from onnxruntime.quantization.quant_utils import QuantType
     from onnxruntime.quantization.quantize import quantize_dynamic
 

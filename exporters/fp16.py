@@ -1,7 +1,8 @@
 """The FP16 form: half the size, and what GPUs multiply fastest. CPUs without FP16 arithmetic convert back and forth."""
 
 import onnx
-from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from edgeresnet.providers import load_onnxruntime
 
 
 def convert_to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -12,6 +13,9 @@ def convert_to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     Args:
         model: A checked FP32 model; it stays as it is.
     """
+    load_onnxruntime()  # which has it report nothing; its tools load it too
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
     source = onnx.ModelProto()
     source.CopyFrom(model)
     converted: onnx.ModelProto = convert_float_to_float16(source, keep_io_types=True)  # type: ignore[no-untyped-call]

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Final
 
 import onnx
-from onnxruntime.quantization.quant_utils import QuantType
-from onnxruntime.quantization.quantize import quantize_dynamic
 
 from edgeresnet.errors import ExportError
+from edgeresnet.providers import load_onnxruntime
 
 # What its quantizer makes of convolutions and linear layers.
 INTEGER_OPERATORS: Final = frozenset({"ConvInteger", "MatMulInteger"})
@@ -27,6 +26,10 @@ def quantize_stock_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ExportError: If nothing was quantized.
     """
+    load_onnxruntime()  # which has it report nothing; its tools load it too
+    from onnxruntime.quantization.quant_utils import QuantType
+    from onnxruntime.quantization.quantize import quantize_dynamic
+
     # The quantizer writes files beside its input, so it gets a folder of its own.
     with tempfile.TemporaryDirectory(prefix="edgeresnet-") as folder:
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"

@@ -19,11 +19,14 @@ from edgeresnet.cifar10 import ARCHITECTURE, CIFAR10_LABELS, CIFAR10_MEAN, CIFAR
 from edgeresnet.cli import main
 from edgeresnet.datasets import read_split
 from edgeresnet.evaluation import synthetic_images
+from edgeresnet.providers.runtime import refuse_telemetry
 from edgeresnet.spec import PRECISIONS, ImageInput, ModelSpec
 from edgeresnet.training.model import build_resnet18
 from edgeresnet.training.pixels import PixelClassifier
 from edgeresnet.training.weights import save_weights
 from exporters.export import ExportedModel, export_models
+
+refuse_telemetry()  # before a test loads ONNX Runtime by itself
 
 # The same examples in every run, few of them, and none too slow on a busy machine.
 settings.register_profile("suite", derandomize=True, max_examples=40, deadline=None, database=None)

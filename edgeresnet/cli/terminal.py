@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from edgeresnet.progress import Track, length, silent
-from edgeresnet.providers import AUTO
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,7 +29,7 @@ def note(text: str) -> None:
 
 def note_run(session: "Session") -> None:
     """Tell where and how a model really runs, as far as that is not plainly what was asked for."""
-    from edgeresnet.providers import list_operators
+    from edgeresnet.providers import AUTO, list_operators
 
     for reason in session.passed_over:
         note(f"note: {reason}")

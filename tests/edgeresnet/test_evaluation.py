@@ -3,7 +3,7 @@ import pytest
 
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import DataError
-from edgeresnet.evaluation import BATCH, check_classes, collect_logits, compare_logits, synthetic_images, top1
+from edgeresnet.evaluation import BATCH, collect_logits, compare_logits, match_classes, synthetic_images, top1
 
 SIZE = 8
 
@@ -69,15 +69,18 @@ def test_the_usual_batch_is_128_images():
     assert (spy.counts, BATCH) == ([128, 2], 128)
 
 
-def test_classes_must_be_the_models_in_the_same_order():
+def test_classes_must_be_the_models_and_are_put_in_its_order():
     names = tuple("abcdef")
-    data = LabelledImages(images=synthetic_images(SIZE, 1), labels=np.zeros(1, np.int64), classes=names, name="letters")
-    check_classes(data, names)
+    data = LabelledImages(images=synthetic_images(SIZE, 6), labels=np.arange(6), classes=names, name="letters")
+    assert match_classes(data, names) is data
+    ordered = match_classes(data, tuple("cabfed"))
+    assert (ordered.classes, ordered.labels.tolist()) == (tuple("cabfed"), [1, 2, 0, 5, 4, 3])
+    assert ordered.images is data.images
     with pytest.raises(DataError, match=r"^the data's 6 classes \(a, b, c, d, \.\.\.\) are not the model's 6 \(b, a, c, d, \.\.\.\)$"):
-        check_classes(data, ("b", "a", "c", "d", "e", "f"))
+        match_classes(data, ("b", "a", "c", "d", "e", "g"))
     for labels, told in (("abcd", r"4 \(a, b, c, d\)"), ("abcde", r"5 \(a, b, c, d, \.\.\.\)")):
         with pytest.raises(DataError, match=f"the model's {told}$"):
-            check_classes(data, tuple(labels))
+            match_classes(data, tuple(labels))
 
 
 def test_synthetic_images_are_fixed_by_their_seed_and_differ_otherwise():

@@ -7,11 +7,15 @@ The short form is part of the tests; the long one is a command:
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import io
 import multiprocessing
 import os
 import resource
+import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -185,6 +189,33 @@ def test_a_child_of_a_fork_may_drop_what_it_inherited(exports, end):
     assert not hangs
     assert child.exitcode == 0
     assert holder[0].logits(synthetic_images(32, 3)).shape == (3, 10)
+
+
+FORKED = """
+import os, sys
+import numpy as np
+from edgeresnet import Classifier
+classifier = Classifier(sys.argv[1], threads=2)
+classifier.logits(np.zeros((4, 32, 32, 3), np.uint8))
+child = os.fork()
+if child == 0:
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_child_of_a_fork_ends_at_its_exit(exports):
+    """As the workers of many servers do; ONNX Runtime's reporter waited there for a thread that stayed behind."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system does not fork")
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, exports["int8"].path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            out, _ = process.communicate(timeout=60)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert out == "7\n"
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """What ONNX Runtime gets of a target: threads, streams, batches, and the settings of providers that are not at hand."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -10,8 +11,9 @@ import pytest
 from edgeresnet import Classifier, providers, session
 from edgeresnet.errors import ModelFormatError, ProviderError
 from edgeresnet.evaluation import synthetic_images
-from edgeresnet.providers import load_onnxruntime, open_model, session_options
-from edgeresnet.session import MICRO_BATCH, MICRO_BATCH_GPU, Session
+from edgeresnet.providers import ALL, load_onnxruntime, open_model, session_options
+from edgeresnet.session import Session
+from edgeresnet.spec import ImageInput
 from edgeresnet.target import Target
 
 SIZE = 32
@@ -74,15 +76,32 @@ def test_streams_share_the_threads(exports, precision, target, streams, threads)
 )
 def test_images_are_run_so_many_at_a_time(exports, monkeypatch, precision, micro_batch, counts):
     seen, run = [], session._run
-    monkeypatch.setattr(session, "_run", lambda opened, pixels: seen.append(len(pixels)) or run(opened, pixels))
+    monkeypatch.setattr(session, "_run", lambda opened, pixels, fixed: seen.append(len(pixels)) or run(opened, pixels, fixed))
     logits = Session(exports[precision].path, Target(threads=1, streams=1, micro_batch=micro_batch)).logits(synthetic_images(SIZE, 40))
     assert (seen, logits.shape) == (counts, (40, 10))
 
 
-def test_a_gpu_is_given_more_at_a_time():
-    assert (MICRO_BATCH, MICRO_BATCH_GPU) == (32, 256)
-    assert session._choose_micro_batch(Target(), "fp16", "CUDAExecutionProvider") == 256
-    assert session._choose_micro_batch(Target(micro_batch=9), "fp16", "CUDAExecutionProvider") == 9
+@pytest.mark.parametrize(
+    ("provider", "target", "size", "fixed", "count"),
+    [
+        ("cpu", Target(), 32, None, 32),
+        ("cpu", Target(), 64, None, 32),
+        ("cpu", Target(), 128, None, 8),
+        ("cpu", Target(), 512, None, 1),
+        ("cuda", Target(), 32, None, 256),
+        ("cuda", Target(micro_batch=9), 128, None, 9),
+        ("cuda", Target(), 32, 4, 4),
+        ("cpu", Target(micro_batch=4), 32, 4, 4),
+    ],
+)
+def test_a_gpu_is_given_more_at_a_time_and_of_large_images_fewer(exports, provider, target, size, fixed, count):
+    spec = dataclasses.replace(exports["fp32"].spec, input=ImageInput.of(size))
+    assert session._choose_micro_batch(target, spec, ALL[provider], fixed) == count
+
+
+def test_a_model_of_a_fixed_batch_takes_no_other(exports):
+    with pytest.raises(ValueError, match="micro_batch must be 4, the number of images that the model takes, not 3"):
+        session._choose_micro_batch(Target(micro_batch=3), exports["fp32"].spec, ALL["cpu"], 4)
 
 
 def test_warming_up_runs_every_batch_size_as_often_as_asked_for(exports, monkeypatch):
