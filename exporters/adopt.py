@@ -80,7 +80,7 @@ def adopt_model(
         ModelNotFoundError: If there is no such file.
         ModelFormatError: If it is not an ONNX model.
         ExportError: If it is no classifier, contradicts what is said of it, or its answers would change; nothing is written then.
-        ValueError: If ``changes`` make no sense.
+        PreprocessingError: If ``changes`` make no sense.
     """
     changes = changes or Changes()
     prepared = prepare(source, size=changes.size, fixed=fixed, open_batch=True)

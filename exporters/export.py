@@ -14,7 +14,7 @@ import onnx
 from torch import nn
 
 from edgeresnet.datasets import LabelledImages
-from edgeresnet.errors import ExportError, NetworkError
+from edgeresnet.errors import ExportError, NetworkError, PreprocessingError
 from edgeresnet.evaluation import (
     SYNTHETIC_NAME,
     Logits,
@@ -38,6 +38,7 @@ from exporters.fp16 import convert_to_fp16
 from exporters.fp32 import export_fp32
 from exporters.int8.saturation import PROBE_IMAGES, quantize_without_saturation
 from exporters.metadata import seal, stamp, tool_versions
+from exporters.onnxnetwork import OnnxNetwork
 from exporters.static.amx import fuse_for_amx
 from exporters.static.quantize import quantize_static_int8
 from exporters.stock import quantize_stock_int8
@@ -82,8 +83,26 @@ def export_models(
     changes: Changes = AS_IT_IS,
     **options: Any,
 ) -> list[ExportedModel]:
-    """Export a weights file; see ``load_weights`` and ``export_network``."""
-    return export_network(load_weights(checkpoint, network, labels=labels, changes=changes), precisions, output, **options)
+    """Export a weights file, or make other precisions of an FP32 ONNX file; see ``load_network`` and ``export_network``."""
+    return export_network(load_network(checkpoint, network, labels=labels, changes=changes), precisions, output, **options)
+
+
+def load_network(
+    source: Path, network: str | None = None, *, labels: tuple[str, ...] | None = None, changes: Changes = AS_IT_IS
+) -> TrainedNetwork | OnnxNetwork:
+    """Read a network from weights (see ``load_weights``), or from an FP32 ONNX file of this project, which says all of itself.
+
+    Raises:
+        CheckpointError: If weights cannot be used.
+        NetworkError: If the network cannot be built.
+        ModelFormatError: If it is an ONNX file and not an FP32 one of this project.
+        PreprocessingError: If something is said of an ONNX file that it says itself.
+    """
+    if source.suffix.lower() != ".onnx":
+        return load_weights(source, network, labels=labels, changes=changes)
+    if network is not None or labels is not None or changes != AS_IT_IS:
+        raise PreprocessingError(f"{source}: an ONNX file of this project says itself what network it is, its labels and its preprocessing")
+    return OnnxNetwork.read(source)
 
 
 def export_module(
@@ -130,7 +149,7 @@ def export_module(
 
 
 def export_network(
-    network: TrainedNetwork,
+    network: TrainedNetwork | OnnxNetwork,
     precisions: Sequence[str],
     output: Path,
     *,
@@ -143,7 +162,7 @@ def export_network(
 ) -> list[ExportedModel]:
     """Export, check and write a network in several precisions.
 
-    Every model is run by ONNX Runtime on the CPU and held against the PyTorch original before the first file is written, so
+    Every model is run by ONNX Runtime on the CPU and held against the original before the first file is written, so
     that after an error the output folder is as it was.
 
     Args:
@@ -174,7 +193,7 @@ def export_network(
         test=test,
         accuracy=_measure_accuracy(expected, test),
     )
-    fp32 = export_fp32(network.model, network.spec.input, network.spec.output)
+    fp32 = network.fp32 if isinstance(network, OnnxNetwork) else export_fp32(network.model, network.spec.input, network.spec.output)
     limits = _Limits(max_drop=max_drop, min_db=min_db)
     contents: list[bytes] = []
     exports: list[ExportedModel] = []

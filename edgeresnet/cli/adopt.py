@@ -10,7 +10,7 @@ import click
 from edgeresnet.cli.options import EXISTING_FILE, fixed_inputs_option, format_option
 from edgeresnet.cli.preprocessing import labels_from, labels_option, preprocessing_options
 from edgeresnet.cli.terminal import note
-from edgeresnet.errors import EdgeResNetError
+from edgeresnet.errors import PreprocessingError
 from edgeresnet.extras import needing
 from edgeresnet.preprocessing import Changes
 
@@ -73,9 +73,7 @@ def command(
             bgr=bgr,
             fixed=fixed,
         )
-    except ValueError as error:
-        if isinstance(error, EdgeResNetError):
-            raise
+    except PreprocessingError as error:
         raise click.UsageError(str(error)) from error
     if style == "json":
         print(json.dumps(_describe(adopted), indent=1))
@@ -117,6 +115,7 @@ def _show(adopted: "AdoptedModel", model: Path, changes: Changes) -> None:
     note("next:")
     note(f"  edgeresnet predict IMAGE --model {adopted.path}")
     note(f"  edgeresnet quantize {adopted.path}")
+    note(f"  edgeresnet export {adopted.path} --precision fp16 --output {adopted.path.parent}")
 
 
 def _list(values: tuple[float, ...]) -> str:

@@ -90,37 +90,35 @@ def command(
 ) -> None:
     """Convert weights to ONNX models (without CHECKPOINT the bundled ones) and compare each with the original.
 
+    CHECKPOINT may also be the FP32 file of a network, exported or adopted: other precisions are then made of that.
+
     Images are treated as the network's own weights want it, as far as it is known: --size, --mean, --std, --fit, --resize and --filter
     say otherwise. With --data the accuracy on the test split is measured and stamped into the files. Nothing is written unless all of
     them hold.
     """
     _check_call(checkpoint, weights, precisions, data, limit=limit, max_drop=max_drop, for_amx=for_amx)
     with needing("export"):
-        from edgeresnet.training.weights import bundled_weights, load_weights
-        from exporters.export import export_models
+        from edgeresnet.training.weights import bundled_weights
+        from exporters.export import export_network, load_network
 
     from edgeresnet.datasets import read_split
 
     source = checkpoint or weights
     if source is None and network not in (None, NETWORK):
         raise click.UsageError(f"the weights of {network} are missing: --weights FILE")
-    names = labels_from(labels)
     try:
-        spec = load_weights(source or bundled_weights(), network, labels=names, changes=changes).spec
+        loaded = load_network(source or bundled_weights(), network, labels=labels_from(labels), changes=changes)
     except PreprocessingError as error:
         raise click.UsageError(str(error)) from error
     with progress_bars() as track:
-        test = _read_test(data, spec, limit, track)
+        test = _read_test(data, loaded.spec, limit, track)
         calibration = None
         if data is not None and "int8-static" in precisions:
-            calibration = read_split(data, "train", size=spec.input, limit=CALIBRATION_IMAGES, track=track).images
-        exports = export_models(
-            source or bundled_weights(),
+            calibration = read_split(data, "train", size=loaded.spec.input, limit=CALIBRATION_IMAGES, track=track).images
+        exports = export_network(
+            loaded,
             tuple(dict.fromkeys(precisions)),
             output,
-            network=network,
-            labels=names,
-            changes=changes,
             test=test,
             calibration=calibration,
             for_amx=for_amx,
@@ -128,7 +126,7 @@ def command(
             min_db=min_db,
             track=track,
         )
-    _show_table(exports)
+    _show_table(exports, source.name if source is not None and source.suffix == ".onnx" else "the PyTorch original")
     if "int8-static" in precisions and not for_amx and "amx_int8" in instruction_sets():
         note("this processor has AMX: --amx gives int8-static a form for it; bench shows what it gains")
     _show_next(exports, source, network, data)
@@ -178,12 +176,12 @@ def _show_next(exports: list["ExportedModel"], source: Path | None, network: str
         note("  edgeresnet export --precision fp16   # for GPUs (--provider cuda), which have no kernels for dynamic INT8")
 
 
-def _show_table(exports: list["ExportedModel"]) -> None:
+def _show_table(exports: list["ExportedModel"], original: str) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     first = exports[0]
-    caption = f"compared with the PyTorch original on {first.parity.count:,} images ({first.compared_on})"
+    caption = f"compared with {original} on {first.parity.count:,} images ({first.compared_on})"
     if first.original_accuracy is not None:
         caption += f"; original: {first.original_accuracy.top1:.2%} top-1"
     headings = ("file", "MB", "seconds", "largest logit difference", "SQNR dB", "agrees", "top-1")

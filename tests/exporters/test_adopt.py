@@ -341,6 +341,24 @@ def test_the_command_says_what_it_read_and_all_others_take_the_result(classifier
     assert (done.status, "std must be above zero" in done.err) == (2, True)
 
 
+def test_other_precisions_are_made_of_what_was_adopted(classifier_file, run_cli, tmp_path):
+    source = classifier_file(name="pets", end=[("Softmax", {"axis": 1})])
+    ours = adopt_model(source, tmp_path / "pets-fp32.onnx", labels=LABELS, changes=SAID).path
+    done = run_cli("export", ours, "--precision", "fp16", "--output", tmp_path / "more")
+    assert done.status == 0, done.err
+    assert "compared with pets-fp32.onnx on 64 images (synthetic images)" in done.out
+    with Classifier(tmp_path / "more" / "pets-fp16.onnx") as half, Classifier(ours) as whole:
+        assert (half.spec.precision, half.spec.labels, half.spec.output) == ("fp16", LABELS, "probabilities")
+        assert half.spec.checkpoint_sha256 == whole.spec.checkpoint_sha256
+        found, expected = (np.exp(classifier.logits(PIXELS)) for classifier in (half, whole))
+        assert 0 < np.abs(found - expected).max() < 5e-3
+        assert half.verify().holds
+    done = run_cli("export", ours, "--precision", "fp16", "--mean", 0, 0, 0, "--output", tmp_path / "more")
+    assert (done.status, "says itself what network it is" in done.err) == (2, True)
+    done = run_cli("export", tmp_path / "more" / "pets-fp16.onnx", "--precision", "int8", "--output", tmp_path / "more")
+    assert (done.status, "is fp16; other precisions are made from the fp32 file" in done.err) == (1, True)
+
+
 # --- classifiers that others made
 
 
