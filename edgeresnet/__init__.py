@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from edgeresnet.errors import (
     CheckpointError,
     DataError,
+    DataWarning,
     EdgeResNetError,
     ExportError,
     ImageError,
@@ -20,6 +21,7 @@ from edgeresnet.errors import (
     ModelFormatError,
     ModelNotFoundError,
     ProviderError,
+    TrainingError,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ __all__ = [
     "CheckpointError",
     "Classifier",
     "DataError",
+    "DataWarning",
     "EdgeResNetError",
     "ExportError",
     "ImageError",
@@ -39,6 +42,7 @@ __all__ = [
     "ModelNotFoundError",
     "Prediction",
     "ProviderError",
+    "TrainingError",
     "__version__",
 ]
 

@@ -1,8 +1,10 @@
 """Data sets as people have them: with what their systems put beside the images, in archives of any program."""
 
 import io
+import json
 import os
 import re
+import shutil
 import tarfile
 import warnings
 import zipfile
@@ -197,3 +199,11 @@ def test_a_file_that_would_unpack_to_a_gigabyte_is_left_out(tmp_path):
 def test_folders_are_searched_in_a_fixed_order(tmp_path):
     as_folder(tmp_path, dict.fromkeys(("b/2.png", "b/10.png", "b/5.png", "a.png", "c/d/e.png", "c/d/a.png", "b/x/y.png"), b""))
     assert list(in_folder(tmp_path, LeftOut())) == ["a.png", "b/10.png", "b/2.png", "b/5.png", "b/x/y.png", "c/d/a.png", "c/d/e.png"]
+
+
+def test_a_command_tells_what_was_left_out_in_a_note(run_cli, exports, labelled_folder, tmp_path):
+    shutil.copytree(labelled_folder / "test", tmp_path / "test")
+    (tmp_path / "test" / "cat" / "notes.txt").touch()
+    result = run_cli("eval", exports["int8"].path, "--data", tmp_path, "--no-original", "--format", "json")
+    assert result.err == f"note: {tmp_path}, test split: left out: 1 .txt file(s) (cat/notes.txt)\n"
+    assert json.loads(result.out)["count"] == 30

@@ -1,4 +1,9 @@
-"""Many images from folders, lists and archives: they stream, and a run can be shared, interrupted and gone on with."""
+"""Many images from folders, lists and archives: they stream, and a run can be shared, interrupted and gone on with.
+
+How fast that is, decoding included, beside the bare model on decoded pixels is measured by a command, on a quiet machine:
+
+    python tests/edgeresnet/cli/test_predict_many.py FOLDER
+"""
 
 import csv
 import io
@@ -22,6 +27,7 @@ from edgeresnet.bulk import Shard, read_done
 from edgeresnet.classifier import STREAM_BATCH
 from edgeresnet.errors import DataError
 from edgeresnet.evaluation import synthetic_images
+from edgeresnet.images import SUFFIXES
 
 COUNT = 30
 
@@ -224,3 +230,26 @@ def test_memory_does_not_grow_with_the_number_of_images(exports):
         sizes = [memory_mb() for _ in classifier.predict_stream(bytes(bytearray(content)) for _ in range(600))]
     # All of them would be 160 MB.
     assert max(sizes) - sizes[150] < 20
+
+
+def main() -> None:
+    paths = sorted(path for path in Path(sys.argv[1]).rglob("*") if path.suffix in SUFFIXES)
+    paths = paths[:: max(1, len(paths) // 1000)]
+    with Classifier() as classifier:
+        pixels = np.stack([classifier.pixels(path) for path in paths])
+        for _ in range(5):
+            started, used = time.perf_counter(), time.process_time()
+            for start in range(0, len(pixels), STREAM_BATCH):
+                classifier.logits(pixels[start : start + STREAM_BATCH])
+            bare, bare_cpu = time.perf_counter() - started, time.process_time() - used
+            started, used = time.perf_counter(), time.process_time()
+            assert sum(1 for _ in classifier.predict_stream(paths)) == len(paths)
+            streamed, streamed_cpu = time.perf_counter() - started, time.process_time() - used
+            print(
+                f"{len(paths) / streamed:.0f} images/s from files, {len(paths) / bare:.0f} of the bare model: "
+                f"{bare / streamed:.0%} of its throughput, {streamed_cpu / bare_cpu:.2f} times its processor time"
+            )
+
+
+if __name__ == "__main__":
+    main()
