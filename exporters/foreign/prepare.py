@@ -27,6 +27,8 @@ SAME_HALF_DB: Final = 30.0
 CHECK_IMAGES: Final = 2
 # Weights of any size are folded: by default the optimizer leaves larger ones to be computed in every run.
 _FOLDED_VALUES: Final = 1 << 30
+_FOLDED_ZEROS: Final = 1 << 10
+_FOLDING_ROUNDS: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,12 +140,7 @@ def _make_plain(source: onnx.ModelProto) -> onnx.ModelProto:
         if is_half(source):
             widen(plain)
         raised = raise_opset(ir.to_proto(plain))
-        optimized = ir.from_proto(raised)
-        optimizer.optimize_ir(optimized, input_size_limit=_FOLDED_VALUES, output_size_limit=_FOLDED_VALUES)
-        common.RemoveUnusedNodesPass()(optimized)
-        common.RemoveUnusedOpsetsPass()(optimized)
-        common.ClearMetadataAndDocStringPass()(optimized)
-        result = onnx.shape_inference.infer_shapes(ir.to_proto(optimized), data_prop=True)
+        result = _fold(raised)
         del result.metadata_props[:]
         result.metadata_props.extend(source.metadata_props)
     except EdgeResNetError:
@@ -153,6 +150,29 @@ def _make_plain(source: onnx.ModelProto) -> onnx.ModelProto:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ExportError(f"the model's graph cannot be made plain ({reason})") from error
     return result
+
+
+def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Fold what is constant, and what becomes constant as shapes become known by that, until there is no more."""
+    for _ in range(_FOLDING_ROUNDS):
+        count = len(model.graph.node)
+        folded = ir.from_proto(model)
+        optimizer.optimize_ir(folded, input_size_limit=_FOLDED_VALUES, output_size_limit=_FOLDED_VALUES, should_fold=_should_fold)
+        common.RemoveUnusedNodesPass()(folded)
+        common.RemoveUnusedOpsetsPass()(folded)
+        common.ClearMetadataAndDocStringPass()(folded)
+        model = onnx.shape_inference.infer_shapes(ir.to_proto(folded), data_prop=True)
+        if len(model.graph.node) == count:
+            break
+    return model
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    """PyTorch's older exporter computes pads with a ConstantOfShape, which the optimizer leaves as it can be large."""
+    if node.op_type != "ConstantOfShape":
+        return None
+    shape = ir.convenience.get_const_tensor(node.inputs[0]) if node.inputs[0] is not None else None
+    return shape is not None and int(shape.numpy().prod()) <= _FOLDED_ZEROS
 
 
 def _forget_shapes(model: ir.Model) -> None:

@@ -66,8 +66,10 @@ def test_small_values_beside_large_ones_in_one_output_count(quantized, graphs, t
     nodes = [*graphs.trunk(), graphs.node("Mul", ["features", "pixels"], ["boxes"])]
     nodes += [graphs.conv("features", "uneven", "hidden"), graphs.conv("hidden", "reader", "scores")]
     nodes += [graphs.node("Concat", ["boxes", "scores"], ["y"], axis=1)]
-    tensors = [*graphs.TRUNK, *shouting(graphs), graphs.tensor("pixels", [600.0])]
-    network = graphs.model(nodes, tensors, outputs={"y": (FLOAT, ["N", 64, 24, 24])})
+    uneven, reader = shouting(graphs)
+    reader = graphs.tensor("reader", numpy_helper.to_array(reader)[:8])
+    tensors = [*graphs.TRUNK, uneven, reader, graphs.tensor("pixels", [6000.0])]
+    network = graphs.model(nodes, tensors, outputs={"y": (FLOAT, ["N", 40, 24, 24])})
     result = quantized(network, least_db=20)
     assert {layer.name for layer in result.layers if layer.reason.startswith("costs too much")} == {"scores"}
     x = graphs.pictures(1, 3, 24, 24)
@@ -173,6 +175,18 @@ def test_padding_by_name_is_as_the_operator_defines_it(quantized, graphs, pad, s
     assert sum(layer.quantized for layer in quantized(network).layers) == 3
 
 
+@pytest.mark.parametrize("pad", ["SAME_UPPER", "SAME_LOWER"])
+def test_windows_of_a_pool_that_is_padded_by_name_are_rows_too(quantized, graphs, pad, tmp_path):
+    pool = graphs.node("MaxPool", ["features"], ["pooled"], kernel_shape=[3, 3], strides=[2, 2], auto_pad=pad)
+    network = graphs.model(
+        [*graphs.trunk(), pool, graphs.conv("pooled", "w3", "y")],
+        [*graphs.TRUNK, graphs.weights("w3", 16, 32, 3, 3)],
+        outputs={"y": (FLOAT, ["N", 16, 12, 12])},
+    )
+    assert sum(layer.quantized for layer in quantized(network).layers) == 3
+    assert not [node for node in onnx.load(tmp_path / "int8.onnx").graph.node if node.op_type == "MaxPool"]
+
+
 @pytest.mark.parametrize("batch", [1, "N"])
 def test_a_branch_reads_the_values_around_it(quantized, graphs, batch):
     """The condition is computed, so that no optimizer can take the branch."""
@@ -204,7 +218,8 @@ def test_statistics_of_the_images_at_hand_are_not_folded(quantized, graphs):
         *graphs.TRUNK,
         *(graphs.tensor(name, np.full(32, value)) for name, value in (("gain", 1), ("shift", 0), ("mean", 5), ("var", 9))),
     ]
-    quantized(graphs.model([*graphs.trunk(), norm, *graphs.pool("n", "y")], tensors))
+    result = quantized(graphs.model([*graphs.trunk(), norm, *graphs.pool("n", "y")], tensors))
+    assert sum(layer.quantized for layer in result.layers) == 2
 
 
 @pytest.mark.parametrize(("axis", "shape"), [(0, [1, 64]), (2, [64, 1])])

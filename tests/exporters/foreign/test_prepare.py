@@ -105,6 +105,26 @@ def test_weights_behind_nodes_and_in_functions_become_constants(prepared, graphs
     assert not result.model.functions
 
 
+def test_pads_that_are_computed_are_constants(prepared, graphs):
+    """As PyTorch's older exporter writes F.pad: zeros are put behind the pads, and all turned round."""
+    nodes = [
+        graphs.node("ConstantOfShape", ["count"], ["zeros"], value=graphs.tensor("zero", [0], np.int64)),
+        graphs.node("Concat", ["pads", "zeros"], ["all"], axis=0),
+        graphs.node("Reshape", ["all", "pairs"], ["in_pairs"]),
+        graphs.node("Slice", ["in_pairs", "last", "first", "axis", "last"], ["turned"]),
+        graphs.node("Transpose", ["turned"], ["apart"], perm=[1, 0]),
+        graphs.node("Reshape", ["apart", "last"], ["ordered"]),
+        graphs.node("Pad", ["x", "ordered"], ["padded"]),
+        *graphs.trunk("padded"),
+        *graphs.pool("features", "y"),
+    ]
+    values = {"count": [4], "pads": [1, 2, 1, 2], "pairs": [-1, 2], "last": [-1], "first": [-(2**63) + 1], "axis": [0]}
+    result = prepared(graphs.model(nodes, [*graphs.TRUNK, *(graphs.tensor(name, value, np.int64) for name, value in values.items())]))
+    inner = {value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim] for value in result.model.graph.value_info}
+    assert inner["features"][1:] == [32, 27, 27]
+    assert operators(result).count("Pad") + operators(result).count("ConstantOfShape") <= 1
+
+
 def test_shapes_that_are_out_of_date_are_corrected(prepared, graphs):
     network = graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], graphs.TRUNK, batch=4, outputs={"y": (FLOAT, [1, 32])})
     network.graph.value_info.append(helper.make_tensor_value_info("features", FLOAT, [1, 32, 12, 12]))
