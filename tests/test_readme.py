@@ -83,7 +83,10 @@ def check_export(words, result):
         path = folder / f"resnet18-{precision}.onnx"
         spec = Session(path).spec
         images = read_split(data, "test", size=32)
-        assert spec.accuracy == Accuracy(top1=pytest.approx(count_right(path, images)), count=len(images), data=images.name)
+        logits = Session(path).logits(images.images)
+        among_five = float((np.argsort(-logits, axis=1)[:, :5] == images.labels[:, None]).any(1).mean())
+        expected = Accuracy(top1=pytest.approx(count_right(path, images)), top5=among_five, count=len(images), data=images.name)
+        assert spec.accuracy == expected
         (row,) = [line for line in result.out.splitlines() if str(path) in line]
         assert row.split()[-1] == f"{spec.accuracy.top1:.2%}"
         assert f"predict IMAGE --model {folder}" in result.err
@@ -103,8 +106,9 @@ def check_bench(words, result):
 
 def check_quantize(words, result):
     target = Path(words[-1])
-    assert result.out.splitlines()[-1].startswith(f"{target}: {target.stat().st_size / 1e6:.1f} MB (44.7), ")
-    assert "19 of 21 layers in INT8" in result.err
+    assert f"\n{target}: {target.stat().st_size / 1e6:.1f} MB (44.7), " in result.out
+    # Which of them pay is measured; the stem and the head never do.
+    assert 15 <= int(re.search(r"^(\d+) of 21 layers in INT8", result.err, re.MULTILINE)[1]) <= 19
     assert Session(target).spec.precision == "int8"
 
 

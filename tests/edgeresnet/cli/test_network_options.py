@@ -37,18 +37,25 @@ PREPROCESSING = ("--size", "40x48", "--mean", 0.1, 0.2, 0.3, "--std", 0.4, 0.5, 
 
 def test_what_export_is_told_of_a_network_arrives(run_cli, arrivals, weights, tmp_path):
     (tmp_path / "labels.txt").write_text("\n".join(f"kind {i}" for i in range(10)))
-    exporting = arrivals("exporters.export.export_models")
+    loading = arrivals("exporters.export.load_network")
     named = ("--network", "cifar-resnet18", "--weights", weights, "--labels", tmp_path / "labels.txt", "--min-db", 12.5)
     result = run_cli("export", *named, *PREPROCESSING)
     assert result.err == "error: arrived\n"
-    assert exporting.positional[0] == weights
-    found = exporting.named
-    assert (found["network"], found["min_db"], found["labels"][3]) == ("cifar-resnet18", 12.5, "kind 3")
+    assert loading.positional == (weights, "cifar-resnet18")
+    found = loading.named
+    assert found["labels"][3] == "kind 3"
     assert found["changes"] == Changes(size=(40, 48), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), fit="crop", resize=50, filter="lanczos")
     run_cli("export", weights, "--preset", "imagenet")
-    assert exporting.named["changes"] == Changes(preset="imagenet")
+    assert loading.named["changes"] == Changes(preset="imagenet")
     run_cli("export")
-    assert (exporting.named["network"], exporting.named["labels"], exporting.named["changes"]) == (None, None, Changes())
+    assert (loading.positional[1], loading.named["labels"], loading.named["changes"]) == (None, None, Changes())
+
+
+def test_the_least_decibels_of_an_export_arrive(run_cli, arrivals, weights):
+    exporting = arrivals("exporters.export.export_network")
+    run_cli("export", weights, "--min-db", 12.5)
+    assert exporting.named["min_db"] == 12.5
+    run_cli("export", weights)
     assert exporting.named["min_db"] is None
 
 

@@ -10,7 +10,7 @@ import torch
 from edgeresnet.datasets import read_split
 from edgeresnet.spec import DEFAULT_PRECISIONS
 from edgeresnet.training.config import TrainingConfig
-from edgeresnet.training.weights import bundled_weights
+from edgeresnet.training.weights import bundled_weights, load_weights
 
 SIZE = 32
 
@@ -19,7 +19,7 @@ SIZE = 32
 
 
 def export(run_cli, door, *arguments):
-    exporting = door("exporters.export.export_models")
+    exporting = door("exporters.export.export_network")
     result = run_cli("export", *arguments)
     assert result.err == "error: arrived\n"
     return exporting.arrived
@@ -28,8 +28,9 @@ def export(run_cli, door, *arguments):
 def test_export_makes_what_was_asked_for(run_cli, door, files):
     precisions = ("--precision", "int8-static", "--precision", "fp16", "--precision", "int8-static", "--amx")
     data = ("--data", files["data"], "--limit", 9, "--max-drop", 0.25)
-    (checkpoint, found, output), named = export(run_cli, door, files["weights"], *precisions, *data, "--output", files["out"])
-    assert (checkpoint, found, output) == (files["weights"], ("int8-static", "fp16"), files["out"])
+    (network, found, output), named = export(run_cli, door, files["weights"], *precisions, *data, "--output", files["out"])
+    assert network.spec == load_weights(files["weights"]).spec
+    assert (found, output) == (("int8-static", "fp16"), files["out"])
     assert (named["for_amx"], named["max_drop"]) == (True, 0.25)
     np.testing.assert_array_equal(named["test"].images, read_split(files["data"], "test", size=SIZE, limit=9).images)
     # Ranges come from training images: those of test images would flatter the file's accuracy on them.
@@ -37,8 +38,9 @@ def test_export_makes_what_was_asked_for(run_cli, door, files):
 
 
 def test_export_has_usual_settings(run_cli, door, files):
-    (checkpoint, precisions, output), named = export(run_cli, door)
-    assert (checkpoint, precisions, output) == (bundled_weights(), DEFAULT_PRECISIONS, Path())
+    (network, precisions, output), named = export(run_cli, door)
+    assert network.spec == load_weights(bundled_weights()).spec
+    assert (precisions, output) == (DEFAULT_PRECISIONS, Path())
     assert (named["test"], named["calibration"], named["for_amx"], named["max_drop"]) == (None, None, False, None)
     _, named = export(run_cli, door, "--data", files["data"])
     assert (len(named["test"]), named["calibration"]) == (len(read_split(files["data"], "test", size=SIZE)), None)

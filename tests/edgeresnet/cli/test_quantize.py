@@ -7,7 +7,7 @@ def test_sizes_and_inputs_are_read_from_the_command_line(run_cli, tmp_path):
     model = tmp_path / "junk.onnx"
     model.write_bytes(b"junk")
     for wrong, complaint in (
-        (("--size", "48"), "'48' is not HEIGHTxWIDTH in pixels, such as 480x640"),
+        (("--size", "48x"), "'48x' is not HEIGHTxWIDTH in pixels, such as 224x224"),
         (("--size", "0x48"), "is not HEIGHTxWIDTH"),
         (("--input", "gain"), "'gain' is not NAME=VALUE"),
         (("--max-drop", "1"), "--max-drop needs --data"),
