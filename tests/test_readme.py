@@ -5,16 +5,25 @@ import json
 import re
 import shlex
 import shutil
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
+import torch
+import torchvision
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from torchvision.transforms._presets import ImageClassification
 
 from edgeresnet.classifier import Classifier, bundled_model
 from edgeresnet.datasets import read_split
 from edgeresnet.evaluation import compare_logits, top1
+from edgeresnet.images import to_pixels
 from edgeresnet.modelfile import read_model_file
+from edgeresnet.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from edgeresnet.profile import Profile
 from edgeresnet.session import Session
 from edgeresnet.spec import Accuracy
@@ -42,6 +51,31 @@ TRAINING_STEPS = {
 }
 
 
+PETS = """from torch import nn
+
+
+def build(num_classes):
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes))
+"""
+
+
+def write_networks(monkeypatch):
+    """A network of the user's own, weights of two, and somebody's ONNX file, in the current folder."""
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    Path("pets.py").write_text(PETS)
+    pets = import_module("pets")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(pets.build(3).state_dict(), "pets.pt")
+        save_file(torchvision.models.squeezenet1_1().state_dict(), "squeezenet.safetensors")
+        foreign = pets.build(4).eval()
+    Path("pets.txt").write_text("cat\ndog\nhamster\n")
+    Path("classes.txt").write_text("north\neast\nsouth\nwest\n")
+    torch.onnx.export(foreign, (torch.zeros(1, 3, 48, 40),), "classifier.onnx", dynamo=True, external_data=False, verbose=False)
+    monkeypatch.delitem(sys.modules, "pets")
+
+
 @pytest.fixture
 def workplace(tmp_path, monkeypatch, image_folder, labelled_folder):
     """A folder with the files that the examples mention."""
@@ -51,6 +85,9 @@ def workplace(tmp_path, monkeypatch, image_folder, labelled_folder):
     shutil.copytree(image_folder, "my-images")
     shutil.copytree(labelled_folder, "cifar10")
     Profile.of(bundled_model(), Target(threads=1), images_per_call=1, p50_ms=5.0).write(Path("deploy.json"))
+    (tmp_path / "photos").mkdir()
+    shutil.copy("cat.jpg", "photos")
+    write_networks(monkeypatch)
     return tmp_path
 
 
@@ -70,6 +107,10 @@ def count_right(model, images):
 
 
 def check_predict(words, result):
+    if "jsonl" in words:
+        (row,) = map(json.loads, result.out.splitlines())
+        assert (row["image"], row["label"]) == ("photos/cat.jpg", Classifier().predict("cat.jpg").label)
+        return
     model = Profile.read(Path("deploy.json")).model if "--profile" in words else None
     best = Classifier(model).predict("cat.jpg").top(int(words[words.index("--top") + 1]) if "--top" in words else 1)
     shown = result.out.split("cat.jpg")[1].split()
@@ -78,6 +119,9 @@ def check_predict(words, result):
 
 
 def check_export(words, result):
+    if "--network" in words or words[0].endswith(".onnx"):
+        check_other_export(words, result)
+        return
     folder, data = Path(words[words.index("--output") + 1]), Path(words[words.index("--data") + 1])
     for precision in ("fp32", "int8"):
         path = folder / f"resnet18-{precision}.onnx"
@@ -91,6 +135,42 @@ def check_export(words, result):
         assert row.split()[-1] == f"{spec.accuracy.top1:.2%}"
         assert f"predict IMAGE --model {folder}" in result.err
     assert f"compared with the PyTorch original on {len(images)} images ({images.name})" in result.out
+
+
+def check_other_export(words, result):
+    """Of squeezenet and of the user's own network: the file answers as the module does on an image that PyTorch prepares."""
+    own = "pets:build" in words
+    precision = words[words.index("--precision") + 1]
+    path = Path("models") / f"{'pets-build' if own else 'squeezenet1_1'}-{precision}.onnx"
+    module = import_module("pets").build(3) if own else torchvision.models.squeezenet1_1()
+    module.load_state_dict(torch.load("pets.pt", weights_only=True) if own else load_file("squeezenet.safetensors"))
+    size, frame = (64, 73) if own else (224, 256)
+    with Classifier(path) as classifier, torch.inference_mode():
+        expected = module.eval()(ImageClassification(crop_size=size, resize_size=frame)(Image.open("cat.jpg"))[None])[0].numpy()
+        np.testing.assert_allclose(
+            classifier.predict("cat.jpg").logits, expected, atol=(1e-4 if precision == "fp32" else 1e-2) * abs(expected).max()
+        )
+        assert classifier.labels[:2] == (("cat", "dog") if own else ("tench", "goldfish"))
+    assert str(path) in result.out
+
+
+def check_adopt(words, result):
+    path = Path(words[words.index("--output") + 1])
+    image = Image.open("cat.jpg")
+    session = onnxruntime.InferenceSession(words[0], providers=["CPUExecutionProvider"])
+    wanted = Classifier(path).spec.input
+    assert (wanted.shape, wanted.fit) == ((48, 40, 3), "crop")
+    pixels = (to_pixels(image, wanted) / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    (expected,) = session.run(None, {session.get_inputs()[0].name: pixels.astype(np.float32).transpose(2, 0, 1)[None]})
+    prediction = Classifier(path).predict("cat.jpg")
+    np.testing.assert_allclose(prediction.logits, expected[0], rtol=1e-3, atol=1e-4 * abs(expected).max())
+    assert prediction.label == ("north", "east", "south", "west")[expected.argmax()]
+    assert f"{path}: " in result.out
+    assert "logits of 4 classes; names from --labels" in result.out
+
+
+def check_verify(words, result):
+    assert result.out.startswith(f"{words[0]}: the maker's answers to 4 image(s), bit for bit")
 
 
 def check_bench(words, result):
@@ -161,6 +241,8 @@ CHECKS = {
     "eval": check_eval,
     "info": check_info,
     "train": check_train,
+    "adopt": check_adopt,
+    "verify": check_verify,
 }
 
 
@@ -177,7 +259,7 @@ def test_the_commands_run_as_given_and_print_what_is_so(run_cli):
 def said_by_python(code):
     """What an example prints, from what it does by other means."""
     prediction = Classifier().predict("cat.jpg")
-    if "from_profile" in code:
+    if "from_profile" in code or "export_module" in code:
         return ""
     if "predict_batch" not in code:
         return f"{prediction!r}\n"

@@ -108,7 +108,7 @@ def _read_test(model: Path, data: Path, limit: int | None, track: "Track") -> "L
     from edgeresnet.modelfile import read_model_file
     from edgeresnet.spec import ModelSpec
 
-    size = ModelSpec.from_metadata(read_model_file(model).metadata).image_size
+    size = ModelSpec.from_metadata(read_model_file(model).metadata).input
     return read_split(data, "test", size=size, limit=limit, track=track)
 
 
