@@ -217,7 +217,8 @@ class ModelSpec:
             )
         except ModelFormatError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        # Nested too deeply is a RecursionError.
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ModelFormatError(f"the file's edgeresnet metadata is broken ({error!r}); fix: export the model again") from error
 
 

@@ -128,7 +128,7 @@ def check_export(words, result):
         spec = Session(path).spec
         images = read_split(data, "test", size=32)
         logits = Session(path).logits(images.images)
-        among_five = float((np.argsort(-logits, axis=1)[:, :5] == images.labels[:, None]).any(1).mean())
+        among_five = float((np.argsort(-logits, axis=1)[:, :5] == images.labels[:, None]).any(1).mean()) if logits.shape[1] > 5 else None
         expected = Accuracy(top1=pytest.approx(count_right(path, images)), top5=among_five, count=len(images), data=images.name)
         assert spec.accuracy == expected
         (row,) = [line for line in result.out.splitlines() if str(path) in line]
@@ -147,9 +147,8 @@ def check_other_export(words, result):
     size, frame = (64, 73) if own else (224, 256)
     with Classifier(path) as classifier, torch.inference_mode():
         expected = module.eval()(ImageClassification(crop_size=size, resize_size=frame)(Image.open("cat.jpg"))[None])[0].numpy()
-        np.testing.assert_allclose(
-            classifier.predict("cat.jpg").logits, expected, atol=(1e-4 if precision == "fp32" else 1e-2) * abs(expected).max()
-        )
+        tolerance = (1e-4 if precision == "fp32" else 1e-2) * abs(expected).max()
+        np.testing.assert_allclose(classifier.predict("cat.jpg").logits, expected, atol=tolerance)
         assert classifier.labels[:2] == (("cat", "dog") if own else ("tench", "goldfish"))
     assert str(path) in result.out
 

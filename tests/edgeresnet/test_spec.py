@@ -41,6 +41,7 @@ def test_metadata_is_readable_without_this_package():
         ("edgeresnet.format_version", "x", "broken"),
         ("edgeresnet.labels", None, "broken"),
         ("edgeresnet.labels", "[", "broken"),
+        ("edgeresnet.labels", "[" * 100_000, "broken"),
         ("edgeresnet.mean", "[1, 2]", "broken"),
         ("edgeresnet.image_size", "[24]", "broken"),
         ("edgeresnet.image_size", "[24, 0]", "at least 1 pixel"),
