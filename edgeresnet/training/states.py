@@ -149,7 +149,8 @@ def _unpickle(path: Path) -> Any:
             "network's state_dict() alone, best as safetensors"
         ) from error
     # torch.load raises whatever its pickle or zip reader meets in a broken file.
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+    # It may also take a file for a safetensors one, which is tried before.
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, SafetensorError, struct.error) as error:
         raise CheckpointError(f"{path}: the file is broken, or holds no state dictionary ({first_line(error)})") from error
 
 

@@ -14,6 +14,7 @@ from edgeresnet.evaluation import synthetic_images
 from edgeresnet.machine import available_cores
 from edgeresnet.profile import Profile
 from edgeresnet.progress import silent
+from edgeresnet.providers import ALL
 from edgeresnet.session import Session
 from edgeresnet.spec import ModelSpec
 from edgeresnet.target import Target
@@ -174,7 +175,7 @@ def test_the_largest_drop_is_the_one_that_was_asked_for_in_points(beside):
 def test_calls_have_one_image_for_latency_and_64_for_throughput(exports, monkeypatch, objective, images):
     seen, run = [], Session.logits
     monkeypatch.setattr(Session, "logits", lambda session, pixels: seen.append(pixels) or run(session, pixels))
-    monkeypatch.setattr("benchmarks.tune.MICRO_BATCHES", {"cpu": (32,)})
+    monkeypatch.setattr(ALL["cpu"], "micro_batches", (32,))
     tuning = tune([exports["fp32"].path], Goal(objective=objective, budget_s=0), threads=1, providers=["cpu"])
     assert {len(pixels) for pixels in seen[2:]} == {images}
     np.testing.assert_array_equal(seen[-1], synthetic_images(SIZE, 256)[:images])
@@ -204,7 +205,7 @@ def test_answers_are_compared_once_for_each_file_and_arithmetic(exports, monkeyp
 
 def test_the_most_threads_are_those_that_were_asked_for(exports, monkeypatch):
     monkeypatch.setattr("benchmarks.tune._rank", lambda candidates, *rest: candidates)
-    monkeypatch.setattr("benchmarks.tune.synthetic_images", lambda size, count: synthetic_images(size, 2))
+    monkeypatch.setattr("benchmarks.tune.generate_images", lambda size: synthetic_images(size, 2))
     for threads, expected in (
         (1, [1]),
         (3, [1, 2, 3]),

@@ -34,11 +34,13 @@ def test_a_crop_keeps_its_share_of_the_image_at_another_size():
     assert frame_of(224, 224, 1.0) is None
 
 
-def test_resize_is_the_shorter_side_before_a_crop():
+def test_resize_is_the_shorter_side_before_a_crop_and_both_sides_of_what_is_stretched():
     assert Changes(resize=232).apply(CROPPED).input.frame == (232, 232)
     assert Changes(fit="crop", resize=64).apply(PLAIN).input.frame == (64, 64)
-    with pytest.raises(ValueError, match="resize is the shorter side before a crop, and the fit is stretch"):
-        Changes(resize=80).apply(PLAIN)
+    stretched = Changes(resize=80).apply(PLAIN).input
+    assert (stretched.fit, stretched.frame) == ("stretch", (80, 80))
+    with pytest.raises(ValueError, match="a letterbox shows the whole image"):
+        Changes(fit="letterbox", resize=80).apply(PLAIN)
     with pytest.raises(ValueError, match="at least the input's shorter side, 224, not 200"):
         Changes(resize=200).apply(CROPPED)
 

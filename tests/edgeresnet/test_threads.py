@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeresnet import Classifier, providers, session
+from edgeresnet import Classifier, session
 from edgeresnet.errors import ModelFormatError, ProviderError
 from edgeresnet.evaluation import synthetic_images
-from edgeresnet.providers import ALL, load_onnxruntime, open_model, session_options
+from edgeresnet.providers import ALL, Settings, load_onnxruntime, open_model, session_options
 from edgeresnet.session import Session
 from edgeresnet.spec import ImageInput
 from edgeresnet.target import Target
@@ -182,90 +182,79 @@ def creations(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, {"device_id": 0, "use_tf32": 1, "cudnn_conv_algo_search": "EXHAUSTIVE", "enable_cuda_graph": 0}),
-        ({"device_id": 2}, {"device_id": 2}),
-        ({"exact": True}, {"use_tf32": 0}),
-        ({"convolution_search": "heuristic"}, {"cudnn_conv_algo_search": "HEURISTIC"}),
-        ({"convolution_search": "default"}, {"cudnn_conv_algo_search": "DEFAULT"}),
-        ({"cuda_graph": True}, {"enable_cuda_graph": 1}),
-        ({"gpu_memory_mb": 3}, {"gpu_mem_limit": 3 * 1024 * 1024}),
+        ({}, {"use_tf32": "1"}),
+        ({"exact": True}, {"use_tf32": "0"}),
+        ({"options": {"device_id": "2", "gpu_mem_limit": "3000"}}, {"use_tf32": "1", "device_id": "2", "gpu_mem_limit": "3000"}),
+        ({"options": {"use_tf32": "0"}}, {"use_tf32": "0"}),
     ],
 )
 def test_cuda_gets_its_settings(creations, monkeypatch, settings, expected):
     started = []
-    monkeypatch.setattr(providers, "start_cuda", started.append)
-    opened = open_model(b"", Target(provider="cuda", threads=3, **settings), "fp16")
-    assert opened.provider == "CUDAExecutionProvider"
+    monkeypatch.setattr("edgeresnet.providers.cuda._start", started.append)
+    taken = open_model(b"", "cuda", Settings(threads=3, **settings), "fp16")
+    assert (taken.opened.provider, taken.provider) == ("CUDAExecutionProvider", ALL["cuda"])
     ((options, named),) = creations
-    ((name, arrived),) = named["providers"]
-    assert name == "CUDAExecutionProvider"
-    assert expected.items() <= arrived.items()
-    assert ("gpu_mem_limit" in arrived) == ("gpu_memory_mb" in settings)
+    assert named["providers"] == [("CUDAExecutionProvider", expected)]
     assert named["enable_fallback"] == 0
     assert options.intra_op_num_threads == 3
     assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
-    assert started == [settings.get("device_id", 0)]
+    assert started == [tuple(sorted(settings.get("options", {}).items()))]
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8-stock"])
 def test_dynamic_int8_is_refused_on_cuda_unless_insisted_on(creations, monkeypatch, precision):
-    monkeypatch.setattr(providers, "start_cuda", lambda device_id: None)
+    monkeypatch.setattr("edgeresnet.providers.cuda._start", lambda options: None)
     with pytest.raises(ProviderError, match=rf"no kernels for the integer operators of this {precision} model.*--precision fp16.*--force"):
-        open_model(b"", Target(provider="cuda"), precision)
+        open_model(b"", "cuda", Settings(), precision)
     assert not creations
-    open_model(b"", Target(provider="cuda", force=True), precision)
+    open_model(b"", "cuda", Settings(force=True), precision)
     assert len(creations) == 1
 
 
 @pytest.mark.parametrize(("exact", "hint"), [(False, None), (True, "f32")])
 def test_openvino_gets_its_settings(creations, monkeypatch, exact, hint):
     given = []
-    monkeypatch.setattr(providers, "start_openvino", lambda: "the device")
-    monkeypatch.setattr(
-        providers,
-        "session_options",
-        lambda threads: SimpleNamespace(
-            threads=threads,
-            add_session_config_entry=lambda key, value: None,
-            add_provider_for_devices=lambda devices, settings: given.append((devices, json.loads(settings["load_config"])["CPU"])),
-        ),
+    monkeypatch.setattr(ALL["openvino"], "_load", lambda: "the device")
+    options = SimpleNamespace(
+        add_provider_for_devices=lambda devices, settings: given.append((devices, json.loads(settings["load_config"])["CPU"]))
     )
-    monkeypatch.setattr(providers, "_check_provider", lambda made, name: (made, name))
-    open_model(b"", Target(provider="openvino", threads=3, exact=exact), "fp32")
+    monkeypatch.setattr("edgeresnet.providers.openvino.open_whole", lambda provider, create, settings: create(options))
+    ALL["openvino"].open(b"", Settings(threads=3, exact=exact), "fp32")
     expected = {"INFERENCE_NUM_THREADS": "3"} | ({"INFERENCE_PRECISION_HINT": hint} if hint else {})
     assert given == [(["the device"], expected)]
+    assert creations[0][1] == {"enable_fallback": 0}
 
 
 def test_auto_takes_the_first_provider_that_takes_the_model(creations, monkeypatch):
-    monkeypatch.setattr(providers, "start_cuda", lambda device_id: None)
-    opened = open_model(b"", Target(provider="auto"), "fp16")
-    assert (opened.provider, opened.passed_over) == ("CUDAExecutionProvider", ())
+    monkeypatch.setattr("edgeresnet.providers.cuda._start", lambda options: None)
+    taken = open_model(b"", "auto", Settings(), "fp16")
+    assert (taken.opened.provider, taken.passed_over) == ("CUDAExecutionProvider", ())
 
 
 def test_openvino_says_in_what_it_computes(monkeypatch):
     for capabilities, phrase in (("FP32 BF16 INT8", "FP32 layers run in bfloat16 on this processor"), ("FP32 INT8", None)):
         device = SimpleNamespace(ep_metadata={"OPTIMIZATION_CAPABILITIES": capabilities})
-        monkeypatch.setattr(providers, "start_openvino", lambda device=device: device)
-        assert providers.reduced_arithmetic("OpenVINOExecutionProvider", Target(provider="openvino")) == phrase
-        assert providers.reduced_arithmetic("OpenVINOExecutionProvider", Target(provider="openvino", exact=True)) is None
+        monkeypatch.setattr(ALL["openvino"], "_load", lambda device=device: device)
+        assert ALL["openvino"].arithmetic(Settings()) == phrase
+        assert ALL["openvino"].arithmetic(Settings(exact=True)) is None
 
 
 def test_buffers_are_made_where_the_model_runs(exports, monkeypatch):
     made = []
     monkeypatch.setattr(session, "BoundBatch", lambda *positional, **named: made.append(named))
-    opened = Session(exports["fp32"].path, Target(threads=1, device_id=3, cuda_graph=True))
+    opened = Session(exports["fp32"].path, Target(threads=1))
     opened.bind(2)
-    opened.provider = "CUDAExecutionProvider"
-    opened.bind(5)
-    opened.target = Target(device_id=3)
-    opened.bind(1)
+    for options in ({"device_id": "3", "enable_cuda_graph": "1"}, {"device_id": "3"}):
+        opened.memory = ALL["cuda"].memory(Settings(options=options))
+        opened.bind(5)
     assert [(named["device"], named["device_id"], named["shape"], named["classes"], named["graph_id"]) for named in made] == [
-        ("cpu", 0, (2, SIZE, SIZE, 3), 10, 2),
+        ("cpu", 0, (2, SIZE, SIZE, 3), 10, None),
         ("cuda", 3, (5, SIZE, SIZE, 3), 10, 5),
-        ("cuda", 3, (1, SIZE, SIZE, 3), 10, None),
+        ("cuda", 3, (5, SIZE, SIZE, 3), 10, None),
     ]
+    assert {named["output"] for named in made} == {"logits"}
 
 
 def test_the_least_sensible_settings_are_accepted():
-    target = Target(threads=1, streams=1, micro_batch=1, gpu_memory_mb=1, device_id=0)
-    assert (target.cores, Target(threads=3, streams=3).streams, Target(device_id=1).device_id) == (1, 3, 1)
+    target = Target(threads=1, streams=1, micro_batch=1)
+    assert (target.cores, Target(threads=3, streams=3).streams) == (1, 3)

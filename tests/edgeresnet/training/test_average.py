@@ -3,9 +3,12 @@ import dataclasses
 import pytest
 import torch
 
+from edgeresnet.cifar10 import CIFAR10_MEAN, CIFAR10_STD
 from edgeresnet.datasets import hold_out, read_split
 from edgeresnet.errors import CheckpointError, DataError
 from edgeresnet.evaluation import collect_logits, top1
+from edgeresnet.preprocessing import Preprocessing
+from edgeresnet.spec import ImageInput
 from edgeresnet.training.augmentation import normalization, normalize
 from edgeresnet.training.average import average_weights
 from edgeresnet.training.config import TrainingConfig
@@ -15,6 +18,9 @@ from edgeresnet.training.weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
 HELD_OUT = 0.2
+
+
+CIFAR = Preprocessing(input=ImageInput.of(16), mean=CIFAR10_MEAN, std=CIFAR10_STD)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +93,6 @@ def test_the_averages_statistics_are_of_the_images_that_were_trained_on(pair, im
     averaged = load_weights(target).model.network
     training, _ = hold_out(read_split(image_folder, "train", size=16), HELD_OUT)
     with torch.no_grad():
-        features = averaged.conv1(normalize(torch.from_numpy(training.images), *normalization(CPU), 16))
+        features = averaged.conv1(normalize(torch.from_numpy(training.images), *normalization(CIFAR, CPU), 16))
     torch.testing.assert_close(averaged.bn1.running_mean, features.mean((0, 2, 3)), rtol=1e-2, atol=2e-3)
     torch.testing.assert_close(averaged.bn1.running_var, features.var((0, 2, 3)), rtol=1e-2, atol=1e-3)

@@ -173,13 +173,17 @@ def distance(network, other):
     return max(((value - expected).norm() / expected.norm().clamp(min=1e-4)).item() for value, expected in pairs)
 
 
+# Rounding alone makes 2e-4 on two threads and 2e-2 on one; a momentum of 0.69 instead of 0.7 makes 1.4.
+ROUNDING = 5e-2
+
+
 def test_the_steps_are_those_of_plain_sgd_with_nesterovs_momentum(recorded, replayed):
-    assert distance(recorded.state.network, replayed.network) < 5e-3
+    assert distance(recorded.state.network, replayed.network) < ROUNDING
     assert distance(recorded.begun, replayed.network) > 0.5
 
 
 def test_the_average_is_the_moving_one_of_the_network(recorded, replayed):
-    assert distance(recorded.state.average, replayed.average) < 5e-3
+    assert distance(recorded.state.average, replayed.average) < ROUNDING
     assert distance(recorded.state.network, replayed.average) > 2e-2
 
 
