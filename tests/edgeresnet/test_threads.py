@@ -164,6 +164,19 @@ def test_a_signature_that_the_metadata_does_not_promise_is_refused(exports, chan
 # --- providers that are not at hand: what they would get
 
 
+class FakeSession:
+    """As much of ONNX Runtime's session as is asked before it runs."""
+
+    def get_providers(self):
+        return ["CUDAExecutionProvider"]
+
+    def get_provider_graph_assignment_info(self):
+        return []
+
+    def run(self, *arguments):
+        return None
+
+
 @pytest.fixture
 def creations(monkeypatch):
     """What ONNX Runtime's session is made with, instead of a session."""
@@ -171,9 +184,7 @@ def creations(monkeypatch):
 
     def create(content, options=None, **named):
         made.append((options, named))
-        session = SimpleNamespace(get_providers=lambda: ["CUDAExecutionProvider"], get_provider_graph_assignment_info=list)
-        session.run = lambda *arguments: None
-        return session
+        return FakeSession()
 
     monkeypatch.setattr(load_onnxruntime(), "InferenceSession", create)
     return made
