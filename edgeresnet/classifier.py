@@ -161,7 +161,7 @@ class Classifier:
         pixels = np.empty((len(sources), *self.spec.input.shape), np.uint8)
         for i, source in enumerate(sources):
             try:
-                pixels[i] = to_pixels(source, self.spec.input)
+                pixels[i] = self.pixels(source)
             except ImageError as error:
                 raise ImageError(f"image {i}: {error}" if len(sources) > 1 else str(error)) from error
         return [Prediction(self.labels, logits) for logits in self.logits(pixels)]

@@ -46,7 +46,7 @@ class Candidate:
 
     Attributes:
         quantized: The model.
-        content: The file that it would be.
+        content: A file that runs it; ``Search.finish`` gives the one to write.
         proof: How close its answers are.
         accuracy: Top-1, where the budget has labelled images.
     """
@@ -96,15 +96,14 @@ class Search:
 
     def judge(self, quantized: QuantizedModel) -> Candidate:
         """Run a quantized model on all images."""
-        content = self._describe(quantized, None)
+        content = self._describe(quantized)
         deciding = self._varying.collect(quantized.model, self._image, self._probes)
         answers = self._varying.replace(collect_answers(content, self._image, self._probes), deciding)
-        accuracy = self._measure_accuracy(content)
         return Candidate(
             quantized=quantized,
-            content=self._describe(quantized, accuracy),
+            content=content,
             proof=compare_answers(self._original, answers, self._probes, self._parts),
-            accuracy=accuracy,
+            accuracy=self._measure_accuracy(content),
         )
 
     def complaint(self, candidate: Candidate) -> str:
@@ -167,12 +166,12 @@ class Search:
         """The file as it is written; a classifier of this project carries what it answers here."""
         return candidate.content if self._spec is None else seal(candidate.quantized.model, _update(self._spec, candidate.accuracy))
 
-    def _describe(self, quantized: QuantizedModel, accuracy: Accuracy | None) -> bytes:
-        """The file, with the metadata that the model had; this project's is brought up to date."""
+    def _describe(self, quantized: QuantizedModel) -> bytes:
+        """A file that runs, with the metadata that the model had; this project's is brought up to date."""
         if self._spec is None:
             content: bytes = quantized.model.SerializeToString(deterministic=True)
             return content
-        return stamp(quantized.model, _update(self._spec, accuracy))
+        return stamp(quantized.model, _update(self._spec, None))
 
     def _measure_accuracy(self, content: bytes) -> Accuracy | None:
         test = self._budget.test

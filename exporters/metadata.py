@@ -16,9 +16,9 @@ def seal(model: onnx.ModelProto, spec: ModelSpec) -> bytes:
     Beside ``spec`` its metadata hold a few images with what the model answers to them here, for ``edgeresnet verify`` on other machines,
     and a fingerprint of all the rest.
     """
-    answers = take_answers(stamp(model, spec), spec)
-    unsigned = stamp(model, spec, answers.to_metadata())
-    return stamp(model, spec, answers.to_metadata() | {FINGERPRINT_KEY: parse_model(unsigned).fingerprint})
+    answers = take_answers(stamp(model, spec), spec).to_metadata()
+    unsigned = stamp(model, spec, answers)
+    return stamp(model, spec, answers | {FINGERPRINT_KEY: parse_model(unsigned).fingerprint})
 
 
 def stamp(model: onnx.ModelProto, spec: ModelSpec, more: Mapping[str, str] | None = None) -> bytes:

@@ -17,7 +17,7 @@ from edgeresnet.spec import ACCEPTABLE_SQNR_DB, Accuracy
 from exporters.budget import Budget, Candidate, Search
 from exporters.foreign.prepare import PreparedModel, prepare
 from exporters.int8.layertimes import time_fp32_layers, time_int8_layers
-from exporters.int8.quantize import INTEGER_OPERATORS, LayerChoice, QuantizedModel
+from exporters.int8.quantize import LayerChoice, QuantizedModel, check_not_quantized
 from exporters.probes import Probe, generate_probes, load_probes
 from exporters.proof import Proof
 from exporters.race import RaceResult, race
@@ -112,7 +112,7 @@ def quantize_file(
 
 
 def _quantize(prepared: PreparedModel, probes: tuple[Probe, ...], budget: Budget, track: Track) -> tuple[QuantizedFile, bytes]:
-    _check_precision(prepared.model)
+    check_not_quantized(prepared.model)
     search = Search(prepared, probes, budget, track)
     feeds = {prepared.image_input.name: probes[0].calls[0]}
     times = _LayerTimes(prepared.model, feeds)
@@ -132,13 +132,7 @@ def _quantize(prepared: PreparedModel, probes: tuple[Probe, ...], budget: Budget
             f"INT8 is slower here, or no faster, with {sum(layer.quantized for layer in candidate.quantized.layers)} layers in it: "
             f"{result.second_ms:.2f} against {result.first_ms:.2f} ms; nothing was written"
         )
-    return replace(_report(prepared, candidate, times, search, result), size_bytes=len(content)), content
-
-
-def _check_precision(model: onnx.ModelProto) -> None:
-    integer = sorted({node.op_type for node in model.graph.node} & INTEGER_OPERATORS)
-    if integer:
-        raise ExportError(f"the model is quantized already (it has {', '.join(integer)})")
+    return _report(prepared, candidate, times, search, result, len(content)), content
 
 
 class _LayerTimes:
@@ -176,7 +170,9 @@ def _race(first: bytes, second: bytes, feeds: Mapping[str, NDArray[Any]], track:
     return race(lambda: run_session(sessions[0], feeds), lambda: run_session(sessions[1], feeds), track)
 
 
-def _report(prepared: PreparedModel, candidate: Candidate, times: _LayerTimes, search: Search, result: RaceResult) -> QuantizedFile:
+def _report(
+    prepared: PreparedModel, candidate: Candidate, times: _LayerTimes, search: Search, result: RaceResult, size_bytes: int
+) -> QuantizedFile:
     errors = search.sensitivity(candidate.quantized).own_errors()
     int8 = times.int8(candidate.quantized)
     layers = tuple(
@@ -185,7 +181,7 @@ def _report(prepared: PreparedModel, candidate: Candidate, times: _LayerTimes, s
     )
     return QuantizedFile(
         path=prepared.path,
-        size_bytes=len(candidate.content),
+        size_bytes=size_bytes,
         original_size_bytes=len(prepared.source),
         layers=layers,
         proof=candidate.proof,

@@ -94,8 +94,3 @@ def _behind(model: onnx.ModelProto, start: onnx.NodeProto) -> set[str]:
         if not reached.isdisjoint(node.input):
             reached |= set(node.output)
     return reached
-
-
-def layers_behind(varying: VaryingOutputs, names: Sequence[str]) -> dict[str, str]:
-    """Layers that must stay in FP32 because they read what a deciding node gives, each with the reason."""
-    return {name: "behind what decides the size of an output: cannot be compared" for name in names if name in varying.behind}

@@ -9,8 +9,7 @@ from typing import Any, Final
 import click
 
 from edgeresnet.cli.options import EXISTING_FILE
-from edgeresnet.errors import PreprocessingError
-from edgeresnet.preprocessing import PRESETS, Changes, Preprocessing
+from edgeresnet.preprocessing import PRESETS, Changes
 from edgeresnet.spec import FILTERS, FITS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -68,18 +67,6 @@ def preprocessing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
     return decorated
-
-
-def apply_changes(changes: Changes, known: Preprocessing) -> Preprocessing:
-    """The preprocessing with what the options change of it.
-
-    Raises:
-        click.UsageError: If that makes no sense.
-    """
-    try:
-        return changes.apply(known)
-    except PreprocessingError as error:
-        raise click.UsageError(str(error)) from error
 
 
 def labels_from(path: Path | None) -> tuple[str, ...] | None:

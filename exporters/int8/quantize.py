@@ -77,7 +77,7 @@ def quantize_dynamic_int8(
     Raises:
         ExportError: If the model is quantized already, or has no layer to quantize.
     """
-    _check(model)
+    check_not_quantized(model)
     quantized = ir.from_proto(with_shapes(model))
     layout = Layout(quantized.graph)
     layers: list[LayerChoice] = []
@@ -125,7 +125,12 @@ def _read_nchw(layout: Layout, node: ir.Node) -> None:
                 part.outputs[i] = layout.nchw(value)
 
 
-def _check(model: onnx.ModelProto) -> None:
+def check_not_quantized(model: onnx.ModelProto) -> None:
+    """Make sure that a model has no integer operators yet.
+
+    Raises:
+        ExportError: If it has.
+    """
     integer = sorted({node.op_type for node in model.graph.node} & INTEGER_OPERATORS)
     if integer:
         raise ExportError(f"the model is quantized already (it has {', '.join(integer)})")
