@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.intervals import wilson_interval
 from benchmarks.subjects import OnnxSubject, OriginalSubject, check_same_weights, collect_answers
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.evaluation import Logits, Parity, collect_logits, compare_logits, match_classes, top1, top5
@@ -89,14 +90,6 @@ def confusion_matrix(logits: Logits, labels: NDArray[np.int64]) -> NDArray[np.in
     """Counts (classes, classes): rows are the true class, columns the predicted one."""
     classes = logits.shape[1]
     return np.bincount(labels * classes + logits.argmax(1), minlength=classes * classes).reshape(classes, classes)
-
-
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """95 % confidence interval of a proportion (Wilson, 1927), both ends in 0 to 1."""
-    z = 1.959964
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * float(np.sqrt(share * (1 - share) / count + z * z / (4 * count * count)))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def per_class_accuracy(confusion: NDArray[np.int64], labels: tuple[str, ...]) -> Mapping[str, float | None]:

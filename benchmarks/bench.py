@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.environment import describe_environment
-from benchmarks.latency import ROUNDS, SAMPLES_FOR_P90, Timings, measure_latency, summarize
+from benchmarks.intervals import SAMPLES_FOR_P90
+from benchmarks.latency import ROUNDS, Timings, measure_latency, summarize
 from benchmarks.record import MeasuredAccuracy, Record, Result
 from benchmarks.subjects import OnnxSubject, OriginalSubject, Subject, check_same_weights, collect_answers, generate_images
 from edgeresnet.datasets import LabelledImages

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.intervals import SAMPLES_FOR_P90, SAMPLES_FOR_P99
 from benchmarks.record import Latency
 from benchmarks.subjects import Execution, Subject
 from edgeresnet.images import Pixels
@@ -24,9 +25,6 @@ from edgeresnet.timing import time_calls
 ROUNDS: Final = 4
 WARMUP_CALLS: Final = 5
 WARMUP_SECONDS: Final = 0.2
-# A percentile needs samples beyond it: 64 for the 90th and 662 for the 99th to hold with 95 % confidence (MLPerf inference).
-SAMPLES_FOR_P90: Final = 64
-SAMPLES_FOR_P99: Final = 662
 
 
 @dataclass(frozen=True, kw_only=True)

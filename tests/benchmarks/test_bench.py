@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.accuracy import measure_accuracy, wilson_interval
+from benchmarks.accuracy import measure_accuracy
 from benchmarks.bench import BenchSettings, run_benchmark
+from benchmarks.intervals import wilson_interval
 from benchmarks.latency import ROUNDS, measure_latency, summarize
 from benchmarks.report import build_table, find_warnings
 from benchmarks.subjects import OnnxSubject, OriginalSubject, check_same_weights

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from benchmarks.accuracy import confusion_matrix, measure_accuracy, per_class_accuracy, wilson_interval
+from benchmarks.accuracy import confusion_matrix, measure_accuracy, per_class_accuracy
 from benchmarks.bench import BenchSettings, run_benchmark
 from benchmarks.environment import describe_environment
+from benchmarks.intervals import wilson_interval
 from benchmarks.latency import measure_latency, summarize
 from benchmarks.record import Latency, MeasuredAccuracy, Record, Result
 from benchmarks.report import build_table, find_warnings
