@@ -1,16 +1,35 @@
-"""Accuracy of one model in detail, and its agreement with the original."""
+"""What models answer: accuracy in detail, and how far that is from the original's answers."""
 
+import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.intervals import wilson_interval
+from benchmarks.corruptions import CORRUPTIONS, STRENGTHS
+from benchmarks.intervals import mcnemar, wilson_interval
+from benchmarks.record import Disagreement, MeasuredAccuracy, PairedTest
 from benchmarks.subjects import OnnxSubject, OriginalSubject, check_same_weights, collect_answers
 from edgeresnet.datasets import LabelledImages
-from edgeresnet.evaluation import Logits, Parity, collect_logits, compare_logits, match_classes, top1, top5
+from edgeresnet.evaluation import (
+    SYNTHETIC_NAME,
+    Logits,
+    Network,
+    Parity,
+    collect_logits,
+    compare_logits,
+    match_classes,
+    top1,
+    top5,
+)
 from edgeresnet.progress import Track, silent
+
+# A matrix of more classes is larger than all else in a record, and nobody reads it.
+MATRIX_CLASSES: Final = 100
+DISAGREEMENTS_KEPT: Final = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +103,75 @@ def measure_accuracy(
         per_class=per_class_accuracy(confusion, model.spec.labels),
         confusion=confusion.tolist(),
     )
+
+
+def describe_answers(
+    logits: Logits, labels: tuple[str, ...], test: LabelledImages | None, original: Logits | None, *, fingerprint: str | None
+) -> MeasuredAccuracy:
+    """What a record says of the answers to a set of images.
+
+    Args:
+        logits: float32 (N, classes).
+        labels: Names of the classes.
+        test: The images, classes in the order of ``labels``; None where they have no labels.
+        original: Logits of the original on the same images.
+        fingerprint: Hex SHA-256 of the data.
+    """
+    parity = compare_logits(original, logits) if original is not None else None
+    confusion = confusion_matrix(logits, test.labels) if test is not None else None
+    share = top1(logits, test.labels) if test is not None else None
+    return MeasuredAccuracy(
+        top1=share,
+        count=len(logits),
+        agreement_with_original=parity.agreement if parity else None,
+        data=test.name if test is not None else SYNTHETIC_NAME,
+        data_sha256=fingerprint,
+        top1_interval95=wilson_interval(share, len(logits)) if share is not None else None,
+        top5=top5(logits, test.labels) if test is not None else None,
+        per_class=dict(per_class_accuracy(confusion, labels)) if confusion is not None else None,
+        confusion=confusion.tolist() if confusion is not None and len(labels) <= MATRIX_CLASSES else None,
+        mean_difference=float(np.abs(logits - original).mean()) if original is not None else None,
+        largest_difference=parity.largest_difference if parity else None,
+        sqnr_db=parity.sqnr_db if parity and math.isfinite(parity.sqnr_db) else None,
+        paired=compare_pairs(original, logits, test.labels) if original is not None and test is not None else None,
+        disagreements=list_disagreements(original, logits, labels, test) if original is not None else [],
+    )
+
+
+def compare_pairs(original: Logits, logits: Logits, truth: NDArray[np.int64]) -> PairedTest:
+    """Is the difference in accuracy of two networks on the same images real?"""
+    first, second = original.argmax(1) == truth, logits.argmax(1) == truth
+    only_original, only_model = int((first & ~second).sum()), int((second & ~first).sum())
+    return PairedTest(only_original_right=only_original, only_model_right=only_model, p_value=mcnemar(only_original, only_model))
+
+
+def list_disagreements(original: Logits, logits: Logits, labels: tuple[str, ...], test: LabelledImages | None) -> list[Disagreement]:
+    """The first images on which two networks have different top-1 classes."""
+    first, second = original.argmax(1), logits.argmax(1)
+    return [
+        Disagreement(
+            index=int(i), truth=labels[test.labels[i]] if test is not None else None, original=labels[first[i]], model=labels[second[i]]
+        )
+        for i in np.flatnonzero(first != second)[:DISAGREEMENTS_KEPT]
+    ]
+
+
+def measure_corrupted(network: Network, images: LabelledImages, track: Track = silent) -> dict[str, float]:
+    """Top-1 on corrupted images by kind of corruption, the mean of its strengths: quantization may cost more off the clean set."""
+    return {
+        name: float(
+            np.mean([top1(collect_logits(network, corrupt(images.images, strength), name, track), images.labels) for strength in STRENGTHS])
+        )
+        for name, corrupt in CORRUPTIONS.items()
+    }
+
+
+def fingerprint_data(test: LabelledImages) -> str:
+    """Hex SHA-256 of the pixels and the names of their classes: what two records must share for their accuracies to be comparable."""
+    digest = hashlib.sha256(np.ascontiguousarray(test.images).data)
+    for label in test.labels:
+        digest.update(f"{test.classes[label]}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def confusion_matrix(logits: Logits, labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,18 +1,25 @@
 """A whole benchmark: models beside their original, latency and accuracy, in one record."""
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from benchmarks.accuracy import describe_answers, fingerprint_data, measure_corrupted
+from benchmarks.conditions import Conditions
 from benchmarks.environment import describe_environment
 from benchmarks.intervals import SAMPLES_FOR_P90
-from benchmarks.latency import ROUNDS, Timings, measure_latency, summarize
+from benchmarks.latency import ROUNDS, Case, Timings, measure_latency, summarize
 from benchmarks.record import MeasuredAccuracy, Record, Result
 from benchmarks.subjects import OnnxSubject, OriginalSubject, Subject, check_same_weights, collect_answers, generate_images
 from edgeresnet.datasets import LabelledImages
-from edgeresnet.errors import ModelFormatError
-from edgeresnet.evaluation import SYNTHETIC_NAME, Logits, match_classes, top1
+from edgeresnet.errors import EdgeResNetError, ModelFormatError
+from edgeresnet.evaluation import Logits, match_classes
+from edgeresnet.images import Pixels
 from edgeresnet.progress import Track, silent
 from edgeresnet.target import Target
 
@@ -24,14 +31,25 @@ class BenchSettings:
     Attributes:
         target: Where and how the models run; the original runs on as many CPU threads.
         batch_sizes: Images per call.
-        min_time_s: Seconds of timed calls of a model at a batch size, at least.
+        threads: Numbers of CPU threads to compare; None for those of ``target``.
+        min_time_s: Seconds of timed calls of a model in a case, at least.
+        rounds: Visits of each model.
         device_only: Time the runs also with input and output already on the device.
+        corrupted: Number of test images to corrupt, for the accuracy on those too; 0 for none.
     """
 
     target: Target
     batch_sizes: tuple[int, ...] = (1,)
+    threads: tuple[int, ...] | None = None
     min_time_s: float = 4.0
+    rounds: int = ROUNDS
     device_only: bool = False
+    corrupted: int = 0
+
+    @property
+    def cases(self) -> list[Case]:
+        """Every batch size on every number of threads."""
+        return [Case(size, threads) for threads in self.threads or (None,) for size in self.batch_sizes]
 
 
 def run_benchmark(
@@ -40,15 +58,20 @@ def run_benchmark(
     settings: BenchSettings,
     *,
     test: LabelledImages | None = None,
+    refused: Mapping[Path, str] | None = None,
     track: Track = silent,
 ) -> Record:
     """Measure models, and the original beside them.
+
+    What cannot be measured is a row with its reason, and ends nothing else. Ctrl-C ends the measuring, once every model was measured at
+    least once: the record then has what there is.
 
     Args:
         models: ONNX files of one network in several precisions.
         original: What they were made from, or the one of them that is closest to that; None to leave it out.
         settings: How to measure.
         test: Images with labels for the accuracy. Without them the agreement is measured on synthetic images.
+        refused: Models that are known not to run, by their paths, with the reason: rows without figures.
         track: Progress reporter.
 
     Raises:
@@ -69,60 +92,105 @@ def run_benchmark(
             match_classes(test, subject.spec.labels)
     images = generate_images(inputs.pop()) if test is None else test.images
 
-    timings = measure_latency(
-        subjects, settings.batch_sizes, images[:256], min_time_s=settings.min_time_s, device_only=settings.device_only, track=track
+    before = Conditions.now()
+    timings = [Timings(error=(refused or {}).get(subject.path)) for subject in subjects]
+    running = [(subject, timing) for subject, timing in zip(subjects, timings, strict=True) if timing.error is None]
+    interrupted = measure_latency(
+        running,
+        settings.cases,
+        images,
+        min_time_s=settings.min_time_s,
+        rounds=settings.rounds,
+        device_only=settings.device_only,
+        track=track,
     )
-    logits = [collect_answers(subject, images, track) for subject in subjects] if test is not None or original is not None else None
+    after = Conditions.now()
+    has_answers = not interrupted and (test is not None or original is not None)
+    answers = [_find_answers(*row, images, track) if has_answers else None for row in zip(subjects, timings, strict=True)]
+    fingerprint = fingerprint_data(test) if test is not None else None
     results = [
-        _summarize(subject, timing, settings, timings[0] if original is not None else None, accuracy, is_original=subject is original)
-        for subject, timing, accuracy in zip(subjects, timings, _accuracies(logits, len(subjects), original is not None, test), strict=True)
-    ]
-    return Record(environment=describe_environment(), settings=_describe(settings), results=results)
-
-
-def _accuracies(logits: list[Logits] | None, count: int, has_original: bool, test: LabelledImages | None) -> list[MeasuredAccuracy | None]:
-    if logits is None:
-        return [None] * count
-    reference = logits[0].argmax(1) if has_original else None
-    return [
-        MeasuredAccuracy(
-            top1=top1(answers, test.labels) if test is not None else None,
-            count=len(answers),
-            agreement_with_original=float((answers.argmax(1) == reference).mean()) if reference is not None else None,
-            data=SYNTHETIC_NAME if test is None else test.name,
+        _summarize(
+            subject,
+            timing,
+            timings[0] if original is not None else None,
+            settings,
+            _describe_accuracy(subject, found, answers[0] if original is not None else None, test, fingerprint, settings, track)
+            if found is not None
+            else None,
+            is_original=subject is original,
         )
-        for answers in logits
+        for subject, timing, found in zip(subjects, timings, answers, strict=True)
     ]
+    return Record(
+        environment={**describe_environment(), "before": asdict(before), "after": asdict(after)},
+        settings=_describe(settings),
+        results=results,
+        interrupted=interrupted,
+    )
+
+
+def _find_answers(subject: Subject, timing: Timings, images: Pixels, track: Track) -> Logits | None:
+    if timing.error is not None:
+        return None
+    try:
+        return collect_answers(subject, images, track)
+    except EdgeResNetError as error:
+        timing.error = str(error)
+        return None
+
+
+def _describe_accuracy(
+    subject: Subject,
+    logits: Logits,
+    original: Logits | None,
+    test: LabelledImages | None,
+    fingerprint: str | None,
+    settings: BenchSettings,
+    track: Track,
+) -> MeasuredAccuracy:
+    found = describe_answers(logits, subject.spec.labels, test, original, fingerprint=fingerprint)
+    if test is None or not settings.corrupted:
+        return found
+    some = test.subset(np.arange(min(settings.corrupted, len(test))))
+    with closing(subject.load()) as model:
+        return replace(found, corrupted=measure_corrupted(model, some, track), corrupted_count=len(some))
 
 
 def _summarize(
     subject: Subject,
     timing: Timings,
-    settings: BenchSettings,
     original: Timings | None,
+    settings: BenchSettings,
     accuracy: MeasuredAccuracy | None,
     *,
     is_original: bool,
 ) -> Result:
+    execution = timing.execution
     return Result(
         name=subject.name,
         original=is_original,
         precision=subject.spec.precision,
         runtime=subject.runtime,
-        **asdict(timing.execution),
+        provider=execution.provider if execution else "",
+        placement=execution.placement if execution else None,
+        arithmetic=execution.arithmetic if execution else None,
         size_bytes=subject.size_bytes,
-        load_ms=statistics.median(timing.loads_ms),
+        load_ms=statistics.median(timing.loads_ms) if timing.loads_ms else None,
         latency=[
             summarize(
-                timing.calls_ms[size],
-                size,
-                settings.target.cores,
-                statistics.median(original.calls_ms[size]) if original is not None else None,
-                timing.device_ms[size],
+                visits,
+                case,
+                case.threads or settings.target.cores,
+                original.visits.get(case) if original is not None and original.is_beside(timing) else None,
             )
-            for size in settings.batch_sizes
+            for case, visits in timing.visits.items()
+            if visits
         ],
         accuracy=accuracy,
+        error=timing.error,
+        sha256=subject.sha256,
+        checkpoint_sha256=subject.spec.checkpoint_sha256,
+        peak_memory_bytes=timing.peak_memory_bytes,
     )
 
 
@@ -130,8 +198,10 @@ def _describe(settings: BenchSettings) -> dict[str, Any]:
     return {
         **asdict(settings.target),
         "threads": settings.target.cores,
+        "thread_counts": list(settings.threads) if settings.threads else None,
         "batch_sizes": list(settings.batch_sizes),
         "min_time_s": settings.min_time_s,
         "min_samples": SAMPLES_FOR_P90,
-        "rounds": ROUNDS,
+        "rounds": settings.rounds,
+        "corrupted": settings.corrupted,
     }

@@ -13,9 +13,10 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy import confusion_matrix, per_class_accuracy, wilson_interval
+from benchmarks.accuracy import confusion_matrix, per_class_accuracy
 from benchmarks.corruptions import CORRUPTIONS, STRENGTHS
 from benchmarks.environment import describe_environment
+from benchmarks.intervals import wilson_interval
 from edgeresnet.datasets import LabelledImages, read_split
 from edgeresnet.errors import EdgeResNetError
 from edgeresnet.evaluation import Logits, collect_logits, match_classes, top1

@@ -27,7 +27,6 @@ def describe_environment() -> dict[str, Any]:
         "instruction_sets": list(instruction_sets()),
         "cores_online": os.cpu_count(),
         "cores_allowed": available_cores(),
-        "load_average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "system": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := installed_version(name))},

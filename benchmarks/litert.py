@@ -3,23 +3,24 @@
 ``pip install 'edgeresnet[litert]'``, then ``python -m benchmarks.litert build/resnet18-fp32.onnx build/resnet18-int8.onnx``
 """
 
+import hashlib
 import json
 import multiprocessing
 import os
-import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.environment import describe_environment
-from benchmarks.latency import measure_latency
+from benchmarks.intervals import estimate_median
+from benchmarks.latency import Case, Timings, measure_latency, select
 from benchmarks.subjects import OnnxSubject, OriginalSubject, Subject, check_same_weights, collect_answers
 from edgeresnet.datasets import read_split
 from edgeresnet.errors import EdgeResNetError
@@ -72,8 +73,15 @@ class LiteRTSubject:
     def size_bytes(self) -> int:
         return self.path.stat().st_size
 
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
     def load(self) -> "LoadedLiteRT":
         return LoadedLiteRT(self.path, self.threads)
+
+    def with_threads(self, threads: int) -> Self:
+        return replace(self, threads=threads)
 
 
 class LoadedLiteRT:
@@ -141,7 +149,8 @@ def compare(models: Sequence[OnnxSubject], original: OriginalSubject, images: Pi
             files = pool.submit(convert, original.path, Path(folder)).result()
         subjects: list[Subject] = [*models]
         subjects += [LiteRTSubject(path, replace(original.spec, precision=precision), threads) for precision, path in files.items()]
-        timings = measure_latency(subjects, (1,), images, min_time_s=seconds)
+        timings = [Timings() for _ in subjects]
+        measure_latency(list(zip(subjects, timings, strict=True)), [Case()], images, min_time_s=seconds)
         expected = collect_answers(original, images)
         results = []
         for subject, timing in zip(subjects, timings, strict=True):
@@ -152,7 +161,7 @@ def compare(models: Sequence[OnnxSubject], original: OriginalSubject, images: Pi
                     runtime=subject.runtime,
                     precision=subject.spec.precision,
                     size_bytes=subject.size_bytes,
-                    p50_ms=statistics.median(timing.calls_ms[1]),
+                    p50_ms=estimate_median(select(timing.visits[Case()])).value,
                     sqnr_db=parity.sqnr_db,
                     agreement=parity.agreement,
                 )
@@ -195,4 +204,7 @@ def command(models: tuple[Path, ...], original: Path | None, data: Path | None, 
 
 
 if __name__ == "__main__":
-    command()
+    # Models are sent to other processes, which know the class under the module's own name alone.
+    from benchmarks.litert import command as run
+
+    run()

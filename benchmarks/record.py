@@ -136,7 +136,9 @@ class MeasuredAccuracy:
         sqnr_db: Power of the original's logits over that of the difference, in dB; None where they are equal, or not numbers.
         paired: Whether the difference in accuracy is real.
         disagreements: The first images on which the two differ, as far as they were kept.
-        corrupted: Fraction that is right on corrupted images, by kind of corruption; None where it was not measured.
+        corrupted: Fraction that is right on corrupted images, by kind of corruption, the mean of its strengths; None where it was not
+            measured.
+        corrupted_count: Number of images that were corrupted.
     """
 
     top1: float | None
@@ -154,6 +156,7 @@ class MeasuredAccuracy:
     paired: PairedTest | None = None
     disagreements: list[Disagreement] = field(default_factory=list)
     corrupted: dict[str, float] | None = None
+    corrupted_count: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

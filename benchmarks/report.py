@@ -4,11 +4,6 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from benchmarks.record import Record, Result
-from edgeresnet.target import PROVIDERS
-
-CPU_PROVIDER, CUDA_PROVIDER = PROVIDERS["cpu"], PROVIDERS["cuda"]
-# A 90th percentile this far above the median says that something else used the machine.
-UNSTABLE_RATIO = 1.5
 
 
 def build_table(record: Record) -> Table:
@@ -27,7 +22,7 @@ def build_table(record: Record) -> Table:
                 *(_identity(result) if i == 0 else ("", "", "")),
                 str(latency.batch_size),
                 f"{latency.p50_ms:.2f}",
-                f"{latency.p90_ms:.2f}",
+                _number(latency.p90_ms),
                 *((_number(latency.device_p50_ms),) if device_only else ()),
                 f"{latency.images_per_s:,.0f}",
                 f"{latency.speedup_vs_original:.2f}x" if latency.speedup_vs_original is not None else "-",
@@ -35,38 +30,6 @@ def build_table(record: Record) -> Table:
                 _share(accuracy.agreement_with_original if accuracy else None),
             )
     return table
-
-
-def find_warnings(record: Record) -> list[str]:
-    """What a reader of the figures should know before believing them."""
-    warnings = [
-        f"{result.name}, batch {latency.batch_size}: unstable, p90 is {latency.p90_ms / latency.p50_ms:.1f}x the median; machine busy?"
-        for result in record.results
-        for latency in result.latency
-        if latency.p90_ms > UNSTABLE_RATIO * latency.p50_ms
-    ]
-    fp32 = {
-        latency.batch_size: latency.p50_ms
-        for r in record.results
-        if r.precision == "fp32" and r.runtime == "onnxruntime"
-        for latency in r.latency
-    }
-    warnings += [
-        f"{result.name}, batch {latency.batch_size}: slower than FP32 here, {latency.p50_ms:.2f} against {fp32[latency.batch_size]:.2f} ms"
-        for result in record.results
-        if result.precision in ("int8", "int8-static")
-        for latency in result.latency
-        if latency.p50_ms > fp32.get(latency.batch_size, float("inf"))
-    ]
-    warnings += [
-        f"{result.name}: FP16 is made for GPUs; processors without FP16 arithmetic convert to FP32 and back"
-        for result in record.results
-        if result.precision == "fp16" and result.provider == CPU_PROVIDER
-    ]
-    if CUDA_PROVIDER in {result.provider for result in record.results} and "fp16" not in {result.precision for result in record.results}:
-        warnings.append("FP16 is CUDA's fast format and is not among these models: edgeresnet export --precision fp16")
-    warnings += [f"{result.name}: {result.arithmetic}" for result in record.results if result.arithmetic is not None]
-    return warnings
 
 
 def _identity(result: Result) -> tuple[str, str, str]:

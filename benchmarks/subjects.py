@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,10 @@ from edgeresnet.modelfile import read_model_file
 from edgeresnet.progress import Track, silent
 from edgeresnet.session import Session
 from edgeresnet.spec import ImageInput, ModelSpec
-from edgeresnet.target import Target
+from edgeresnet.target import PROVIDERS, Target
 
-ORIGINAL_PROVIDER: Final = "PyTorch CPU"
+# What a record calls PyTorch where it calls other rows by their execution provider.
+ORIGINAL_PROVIDERS: Final = {"cpu": "PyTorch CPU", "cuda": "PyTorch CUDA"}
 # Generated images that answers are compared on, up to this number of pixels each and beyond.
 MANY, FEW = 256, 64
 LARGE_PIXELS: Final = 128 * 128
@@ -38,6 +39,8 @@ class Subject(Protocol):
     """A model that can be loaded, measured and closed again, any number of times."""
 
     @property
+    def path(self) -> Path: ...
+    @property
     def name(self) -> str: ...
     @property
     def runtime(self) -> str: ...
@@ -45,7 +48,10 @@ class Subject(Protocol):
     def spec(self) -> ModelSpec: ...
     @property
     def size_bytes(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
     def load(self) -> LoadedModel: ...
+    def with_threads(self, threads: int) -> Self: ...
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,11 @@ class Execution:
     placement: dict[str, int] | None = None
     arithmetic: str | None = None
 
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether it is a GPU's memory that the model lies in."""
+        return self.provider in (ORIGINAL_PROVIDERS["cuda"], PROVIDERS["cuda"])
+
     @classmethod
     def of(cls, model: LoadedModel) -> "Execution":
         """Describe a loaded model."""
@@ -77,6 +88,7 @@ class OnnxSubject:
     path: Path
     spec: ModelSpec
     size_bytes: int
+    sha256: str
     target: Target
     runtime: str = "onnxruntime"
 
@@ -88,7 +100,7 @@ class OnnxSubject:
             spec = ModelSpec.from_metadata(file.metadata)
         except ModelFormatError as error:
             raise ModelFormatError(f"{path}: {error}") from error
-        return cls(path, spec, len(file.content), target)
+        return cls(path, spec, len(file.content), file.sha256, target)
 
     @property
     def name(self) -> str:
@@ -97,21 +109,43 @@ class OnnxSubject:
     def load(self) -> Session:
         return Session(self.path, self.target)
 
+    def with_threads(self, threads: int) -> Self:
+        return replace(self, target=replace(self.target, threads=threads))
+
 
 @dataclass(frozen=True)
 class OriginalSubject:
-    """The PyTorch network in eager mode: the only place where a benchmark meets PyTorch."""
+    """The PyTorch network in eager mode: the only place where a benchmark meets PyTorch.
+
+    Attributes:
+        path: Its weights.
+        spec: What they say of themselves, or the model that was made from them.
+        size_bytes: Size of the file.
+        threads: CPU threads that it gets.
+        network: What the user names; needed where it is one of his own.
+        device: ``cpu`` or ``cuda``.
+        exact: Multiply FP32 in FP32 on CUDA, too, as a target with ``exact`` does.
+    """
 
     path: Path
     spec: ModelSpec
     size_bytes: int
     threads: int
     network: str | None = None
+    device: str = "cpu"
+    exact: bool = False
     runtime: str = "pytorch"
 
     @classmethod
     def of(
-        cls, checkpoint: Path | None, threads: int, made_from_it: ModelSpec | None = None, network: str | None = None
+        cls,
+        checkpoint: Path | None,
+        threads: int,
+        made_from_it: ModelSpec | None = None,
+        network: str | None = None,
+        *,
+        device: str = "cpu",
+        exact: bool = False,
     ) -> "OriginalSubject":
         """Describe a weights file; None is the bundled one.
 
@@ -120,6 +154,8 @@ class OriginalSubject:
             threads: CPU threads that it gets.
             made_from_it: Description of a model that was made from it: how its images are treated, and what its classes are.
             network: What the user names; needed where it is one of his own.
+            device: ``cpu`` or ``cuda``.
+            exact: Multiply FP32 in FP32 on CUDA, too.
 
         Raises:
             MissingExtraError: If PyTorch is not installed.
@@ -131,11 +167,15 @@ class OriginalSubject:
             from edgeresnet.training.weights import bundled_weights, load_original, load_weights
         path = checkpoint or bundled_weights()
         loaded = load_weights(path, network) if made_from_it is None else load_original(path, made_from_it, network)
-        return cls(path, loaded.spec, loaded.size_bytes, threads, network)
+        return cls(path, loaded.spec, loaded.size_bytes, threads, network, device, exact)
 
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def sha256(self) -> str:
+        return self.spec.checkpoint_sha256
 
     def load(self) -> LoadedModel:
         import torch
@@ -143,13 +183,18 @@ class OriginalSubject:
         from edgeresnet.training.weights import load_original
 
         torch.set_num_threads(self.threads)
-        return _LoadedOriginal(load_original(self.path, self.spec, self.network).logits)
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not self.exact
+        trained = load_original(self.path, self.spec, self.network)
+        return _LoadedOriginal(trained.to(self.device).logits, ORIGINAL_PROVIDERS[self.device])
+
+    def with_threads(self, threads: int) -> Self:
+        return replace(self, threads=threads)
 
 
 @dataclass
 class _LoadedOriginal:
     logits: Callable[[Pixels], NDArray[np.float32]]
-    provider: str = ORIGINAL_PROVIDER
+    provider: str
 
     def close(self) -> None:
         """Nothing to stop: PyTorch's threads sleep between calls."""

@@ -62,3 +62,7 @@ class TrainingError(EdgeResNetError, FloatingPointError):
 
 class CompilerError(EdgeResNetError, RuntimeError):
     """There is no C++ compiler, or it does not take what it is given."""
+
+
+class BenchmarkError(EdgeResNetError, RuntimeError):
+    """A model could not be measured."""

@@ -87,7 +87,8 @@ def command(
     """
     from benchmarks.bench import BenchSettings, run_benchmark
     from benchmarks.originals import Choice, choose_original
-    from benchmarks.report import build_table, find_warnings
+    from benchmarks.remarks import find_warnings
+    from benchmarks.report import build_table
     from benchmarks.subjects import OnnxSubject
     from edgeresnet.classifier import bundled_model
     from edgeresnet.files import write_text

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edgeresnet.errors import CheckpointError, ModelFormatError
+from edgeresnet.errors import CheckpointError, ModelFormatError, ProviderError
 from edgeresnet.files import replacing
 from edgeresnet.images import Pixels
 from edgeresnet.preprocessing import Changes, Preprocessing
@@ -41,8 +42,20 @@ class TrainedNetwork:
 
     @torch.inference_mode()
     def logits(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Run the network on uint8 (N, H, W, C); the result is float32 (N, classes), of probabilities their logarithms."""
-        return to_logits(np.asarray(self.model(torch.from_numpy(pixels))), self.spec)
+        """Run the network on uint8 (N, H, W, C); the result is float32 (N, classes), of probabilities their logarithms.
+
+        Raises:
+            ProviderError: If the device has not enough memory.
+        """
+        device = self.model.mean.device
+        try:
+            return to_logits(np.asarray(self.model(torch.from_numpy(pixels).to(device)).cpu()), self.spec)
+        except torch.OutOfMemoryError as error:
+            raise ProviderError(f"PyTorch has not enough memory on {device} for {len(pixels)} image(s)") from error
+
+    def to(self, device: str) -> Self:
+        """The same network on a device, such as ``cuda``."""
+        return replace(self, model=self.model.to(device))
 
 
 def bundled_weights() -> Path:

@@ -11,7 +11,8 @@ from benchmarks.accuracy import measure_accuracy
 from benchmarks.bench import BenchSettings, run_benchmark
 from benchmarks.intervals import wilson_interval
 from benchmarks.latency import ROUNDS, measure_latency, summarize
-from benchmarks.report import build_table, find_warnings
+from benchmarks.remarks import find_warnings
+from benchmarks.report import build_table
 from benchmarks.subjects import OnnxSubject, OriginalSubject, check_same_weights
 from edgeresnet.cli.eval import _show_extremes
 from edgeresnet.datasets import read_split

@@ -18,7 +18,8 @@ from benchmarks.environment import describe_environment
 from benchmarks.intervals import wilson_interval
 from benchmarks.latency import measure_latency, summarize
 from benchmarks.record import Latency, MeasuredAccuracy, Record, Result
-from benchmarks.report import build_table, find_warnings
+from benchmarks.remarks import find_warnings
+from benchmarks.report import build_table
 from benchmarks.subjects import OnnxSubject, OriginalSubject, check_same_weights, collect_answers
 from edgeresnet.datasets import read_split
 from edgeresnet.errors import DataError, ModelFormatError
