@@ -15,6 +15,7 @@ from benchmarks.environment import describe_environment
 from benchmarks.intervals import SAMPLES_FOR_P90
 from benchmarks.latency import ROUNDS, Case, Timings, measure_latency, summarize
 from benchmarks.record import MeasuredAccuracy, Record, Result
+from benchmarks.scenarios import NOTHING_ELSE, Loads, Plan, measure_loads
 from benchmarks.subjects import OnnxSubject, OriginalSubject, Subject, check_same_weights, collect_answers, generate_images
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import EdgeResNetError, ModelFormatError
@@ -36,6 +37,7 @@ class BenchSettings:
         rounds: Visits of each model.
         device_only: Time the runs also with input and output already on the device.
         corrupted: Number of test images to corrupt, for the accuracy on those too; 0 for none.
+        plan: Loads other than one image or batch after the other.
     """
 
     target: Target
@@ -45,6 +47,7 @@ class BenchSettings:
     rounds: int = ROUNDS
     device_only: bool = False
     corrupted: int = 0
+    plan: Plan = NOTHING_ELSE
 
     @property
     def cases(self) -> list[Case]:
@@ -104,9 +107,13 @@ def run_benchmark(
         device_only=settings.device_only,
         track=track,
     )
+    rows = list(zip(subjects, timings, strict=True))
+    loads = [Loads() for _ in rows]
+    if not interrupted:
+        loads, interrupted = measure_loads(rows, settings.plan, images, min_time_s=settings.min_time_s, rounds=settings.rounds, track=track)
     after = Conditions.now()
     has_answers = not interrupted and (test is not None or original is not None)
-    answers = [_find_answers(*row, images, track) if has_answers else None for row in zip(subjects, timings, strict=True)]
+    answers = [_find_answers(*row, images, track) if has_answers else None for row in rows]
     fingerprint = fingerprint_data(test) if test is not None else None
     results = [
         _summarize(
@@ -117,9 +124,10 @@ def run_benchmark(
             _describe_accuracy(subject, found, answers[0] if original is not None else None, test, fingerprint, settings, track)
             if found is not None
             else None,
+            load,
             is_original=subject is original,
         )
-        for subject, timing, found in zip(subjects, timings, answers, strict=True)
+        for (subject, timing), found, load in zip(rows, answers, loads, strict=True)
     ]
     return Record(
         environment={**describe_environment(), "before": asdict(before), "after": asdict(after)},
@@ -162,6 +170,7 @@ def _summarize(
     original: Timings | None,
     settings: BenchSettings,
     accuracy: MeasuredAccuracy | None,
+    loads: Loads,
     *,
     is_original: bool,
 ) -> Result:
@@ -191,6 +200,7 @@ def _summarize(
         sha256=subject.sha256,
         checkpoint_sha256=subject.spec.checkpoint_sha256,
         peak_memory_bytes=timing.peak_memory_bytes,
+        **vars(loads),
     )
 
 
@@ -204,4 +214,5 @@ def _describe(settings: BenchSettings) -> dict[str, Any]:
         "min_samples": SAMPLES_FOR_P90,
         "rounds": settings.rounds,
         "corrupted": settings.corrupted,
+        **asdict(settings.plan),
     }

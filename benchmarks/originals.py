@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.subjects import OnnxSubject, OriginalSubject, check_same_weights
 from edgeresnet.cifar10 import ARCHITECTURE
+from edgeresnet.extras import needing
 from edgeresnet.target import Target
 
 
@@ -22,7 +24,9 @@ class Choice:
     remark: str = ""
 
 
-def choose_original(models: Sequence[OnnxSubject], given: Path | None, network: str | None, target: Target) -> Choice:
+def choose_original(
+    models: Sequence[OnnxSubject], given: Path | None, network: str | None, target: Target, *, on_gpu: bool = False
+) -> Choice:
     """Choose what models of one network are held against.
 
     It is the file that the user gives: weights, or an ONNX file. Without one it is the bundled weights for models of that network, and
@@ -33,6 +37,7 @@ def choose_original(models: Sequence[OnnxSubject], given: Path | None, network: 
         given: What the user says, or None.
         network: Name of the network in PyTorch, where the user has to name it.
         target: Where an ONNX file runs; PyTorch gets as many CPU threads.
+        on_gpu: Whether the models run on a GPU: then PyTorch does, too, where it can.
 
     Raises:
         ModelFormatError: If what is given is not what the models were made from.
@@ -40,15 +45,19 @@ def choose_original(models: Sequence[OnnxSubject], given: Path | None, network: 
         MissingExtraError: If they need PyTorch or timm, and that is not installed.
     """
     spec = models[0].spec
+    device, remark = _choose_device() if on_gpu else ("cpu", "")
+    place = partial(OriginalSubject.of, device=device, exact=target.exact)
     if given is not None:
-        original = (
-            OnnxSubject.of(given, target) if given.suffix.lower() == ".onnx" else OriginalSubject.of(given, target.cores, spec, network)
-        )
+        if given.suffix.lower() == ".onnx":
+            original: OnnxSubject | OriginalSubject = OnnxSubject.of(given, target)
+            remark = ""
+        else:
+            original = place(given, target.cores, spec, network)
         check_same_weights(models, original)
-        return Choice(original=original)
+        return Choice(original=original, remark=remark)
     if spec.architecture == ARCHITECTURE:
         # Whether the models were made from it, what measures them finds out.
-        return Choice(original=OriginalSubject.of(None, target.cores))
+        return Choice(original=place(None, target.cores), remark=remark)
     fp32 = next((model for model in models if model.spec.precision == "fp32"), None)
     if fp32 is None:
         return Choice(
@@ -59,3 +68,12 @@ def choose_original(models: Sequence[OnnxSubject], given: Path | None, network: 
     return Choice(
         original=fp32, remark=f"{fp32.name} is what the others are compared with; --original names the weights, where there are any"
     )
+
+
+def _choose_device() -> tuple[str, str]:
+    """Where PyTorch runs beside models on a GPU, and what a reader should know of it."""
+    with needing("train", "the PyTorch original"):
+        import torch
+    if torch.cuda.is_available():
+        return "cuda", ""
+    return "cpu", f"PyTorch {torch.__version__} has no CUDA here, so the original runs on the CPU and no speed-up over it is given"

@@ -46,7 +46,8 @@ def _find_left_out(record: Record) -> Iterator[str]:
 def _find_machine(record: Record) -> Iterator[str]:
     before, after = record.environment.get("before") or {}, record.environment.get("after") or {}
     if (after.get("throttled") or 0) > (before.get("throttled") or 0):
-        yield f"the processor was slowed down for its temperature {after['throttled'] - before['throttled']} times; fix: let it cool, or cool it"
+        times = after["throttled"] - before["throttled"]
+        yield f"the processor was slowed down for its temperature {times} times; fix: let it cool, or cool it"
     governor = before.get("governor")
     if governor not in (None, "performance"):
         yield f"the clock is set by the governor {governor!r}; fix: cpupower frequency-set --governor performance"

@@ -33,13 +33,11 @@ def open_session(model: bytes, *, exact_products: bool = False, fused: bool = Tr
     Raises:
         ExportError: If ONNX Runtime cannot load the model.
     """
-    options = session_options(available_cores())
+    options = session_options(available_cores(), profile)
     if exact_products:
         options.add_session_config_entry("session.x64quantprecision", "1")
     if not fused:
         options.graph_optimization_level = load_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
-    if profile is not None:
-        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     try:
         return load_onnxruntime().InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:

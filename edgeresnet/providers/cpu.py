@@ -34,7 +34,9 @@ class Cpu:
         ort = load_onnxruntime()
         try:
             # Without enable_fallback=0 it prints what is wrong with a broken model to stdout, and tries the same again.
-            session = ort.InferenceSession(content, session_options(settings.threads), providers=[self.runtime_name], enable_fallback=0)
+            session = ort.InferenceSession(
+                content, session_options(settings.threads, settings.profile), providers=[self.runtime_name], enable_fallback=0
+            )
         except Exception as error:
             if not is_from_onnxruntime(error):
                 raise

@@ -25,7 +25,7 @@ def open_whole(
     """
     refused: Exception | None = None
     if not settings.force:
-        strict = session_options(settings.threads)
+        strict = session_options(settings.threads, settings.profile)
         strict.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
             return _check_provider(create(strict), provider)
@@ -34,7 +34,7 @@ def open_whole(
                 raise
             refused = error
     try:
-        opened = _check_provider(create(session_options(settings.threads)), provider)
+        opened = _check_provider(create(session_options(settings.threads, settings.profile)), provider)
     except Exception as error:
         if not is_from_onnxruntime(error):
             raise

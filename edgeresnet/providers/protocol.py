@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -14,12 +15,14 @@ class Settings:
         exact: Multiply FP32 in FP32, whatever faster the provider has.
         force: Accept that nodes which the provider does not take run on the CPU.
         options: ONNX Runtime's options of this provider, passed on as they are.
+        profile: Begin of the name of the file that ONNX Runtime writes the time of every node to, at the end; None for none.
     """
 
     threads: int = 1
     exact: bool = False
     force: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+    profile: Path | None = None
 
 
 @dataclass(frozen=True)
