@@ -13,7 +13,7 @@ from benchmarks.accuracy import describe_answers, fingerprint_data, measure_corr
 from benchmarks.conditions import Conditions
 from benchmarks.environment import describe_environment
 from benchmarks.intervals import SAMPLES_FOR_P90
-from benchmarks.latency import ROUNDS, Case, Timings, measure_latency, summarize
+from benchmarks.latency import Case, Timings, count_rounds, measure_latency, summarize
 from benchmarks.record import MeasuredAccuracy, Record, Result
 from benchmarks.scenarios import NOTHING_ELSE, Loads, Plan, measure_loads
 from benchmarks.subjects import OnnxSubject, OriginalSubject, Subject, check_same_weights, collect_answers, generate_images
@@ -34,7 +34,6 @@ class BenchSettings:
         batch_sizes: Images per call.
         threads: Numbers of CPU threads to compare; None for those of ``target``.
         min_time_s: Seconds of timed calls of a model in a case, at least.
-        rounds: Visits of each model.
         device_only: Time the runs also with input and output already on the device.
         corrupted: Number of test images to corrupt, for the accuracy on those too; 0 for none.
         plan: Loads other than one image or batch after the other.
@@ -44,7 +43,6 @@ class BenchSettings:
     batch_sizes: tuple[int, ...] = (1,)
     threads: tuple[int, ...] | None = None
     min_time_s: float = 4.0
-    rounds: int = ROUNDS
     device_only: bool = False
     corrupted: int = 0
     plan: Plan = NOTHING_ELSE
@@ -103,14 +101,13 @@ def run_benchmark(
         settings.cases,
         images,
         min_time_s=settings.min_time_s,
-        rounds=settings.rounds,
         device_only=settings.device_only,
         track=track,
     )
     rows = list(zip(subjects, timings, strict=True))
     loads = [Loads() for _ in rows]
     if not interrupted:
-        loads, interrupted = measure_loads(rows, settings.plan, images, min_time_s=settings.min_time_s, rounds=settings.rounds, track=track)
+        loads, interrupted = measure_loads(rows, settings.plan, images, min_time_s=settings.min_time_s, track=track)
     after = Conditions.now()
     has_answers = not interrupted and (test is not None or original is not None)
     answers = [_find_answers(*row, images, track) if has_answers else None for row in rows]
@@ -212,7 +209,7 @@ def _describe(settings: BenchSettings) -> dict[str, Any]:
         "batch_sizes": list(settings.batch_sizes),
         "min_time_s": settings.min_time_s,
         "min_samples": SAMPLES_FOR_P90,
-        "rounds": settings.rounds,
+        "rounds": count_rounds(settings.min_time_s),
         "corrupted": settings.corrupted,
         **asdict(settings.plan),
     }

@@ -125,7 +125,7 @@ def _resample(rounds: int, seed: int) -> NDArray[np.int64]:
 
 
 def _medians(rounds: Sequence[Sequence[float]], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Median of all calls for each way of drawing rounds: the first sorted call at which half of the weight is reached."""
+    """Median of all calls for each way of drawing rounds: the sorted call in the middle of their weight, or the mean of two."""
     times = np.concatenate([np.asarray(part, np.float64) for part in rounds])
     owners = np.repeat(np.arange(len(rounds)), [len(part) for part in rounds])
     order = np.argsort(times, kind="stable")
@@ -133,7 +133,8 @@ def _medians(rounds: Sequence[Sequence[float]], counts: NDArray[np.int64]) -> ND
     medians = np.empty(len(counts))
     for i, drawn in enumerate(counts):
         weights = np.cumsum(drawn[owners])
-        medians[i] = times[np.searchsorted(weights, weights[-1] / 2)]
+        middle = np.searchsorted(weights, weights[-1] / 2), np.searchsorted(weights, weights[-1] / 2, side="right")
+        medians[i] = (times[middle[0]] + times[middle[1]]) / 2
     return medians
 
 

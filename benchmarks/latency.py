@@ -1,5 +1,6 @@
 """Latency: each model in a process of its own, one at work at a time, in interleaved rounds."""
 
+import math
 import statistics
 import time
 from collections import Counter
@@ -34,6 +35,7 @@ T = TypeVar("T")
 # The machine's speed drifts, so each model is visited in several rounds; intervals are over rounds, and ten are enough for one of 95 %
 # (in simulated rounds that drift by 3 % it held the true ratio in 95 of 100 cases).
 ROUNDS: Final = 10
+SHORTEST_ROUND_S: Final = 0.1
 # Figures are of rounds in which nothing else had the cores, if there are so many; as many rounds again are measured to find them.
 BELIEVED_ROUNDS: Final = 5
 PAUSE_S: Final = 1.0
@@ -200,15 +202,14 @@ def measure_latency(
     *,
     min_time_s: float,
     min_samples: int = SAMPLES_FOR_P90,
-    rounds: int = ROUNDS,
     device_only: bool = False,
     track: Track = silent,
     start: Callable[[], AbstractContextManager[DoesJobs]] = Worker,
 ) -> bool:
     """Time every subject in every case.
 
-    In each round each subject is loaded, warmed up and timed for its share of each case, and closed. Rounds in which something else had
-    the cores are made up for, as long as there are not more than ``rounds`` of them.
+    In each of ``count_rounds`` rounds each subject is loaded, warmed up and timed for its share of each case, and closed. Rounds in which
+    something else had the cores are made up for, as long as there are not more than as many of them.
 
     Args:
         rows: What to time, and where to write it down; what cannot be measured gets an ``error``.
@@ -216,7 +217,6 @@ def measure_latency(
         images: uint8 (N, height, width, channels), repeated as needed to fill a batch.
         min_time_s: Time to spend on the calls of one subject in one case, at least.
         min_samples: Number of calls, at least.
-        rounds: Visits of each.
         device_only: Time the runs of ONNX models also with input and output already on the device.
         track: Progress reporter.
         start: Gives each subject its process.
@@ -227,6 +227,7 @@ def measure_latency(
     timings = [timing for _, timing in rows]
     for timing in timings:
         timing.visits.update((case, []) for case in cases)
+    rounds = count_rounds(min_time_s)
     share = partial(TimeCalls, seconds=min_time_s / rounds, least=-(-min_samples // rounds), device_only=device_only)
     began = time.perf_counter()
     with ExitStack() as stack:
@@ -242,6 +243,11 @@ def measure_latency(
                 raise
             return True
     return False
+
+
+def count_rounds(min_time_s: float) -> int:
+    """Visits of each subject: as many as an interval wants, fewer where that would make them too short to be worth a visit."""
+    return min(ROUNDS, max(LEAST_ROUNDS, int(min_time_s / SHORTEST_ROUND_S)))
 
 
 def _schedule(timings: Sequence[Timings], rounds: int) -> Iterator[tuple[int, int]]:
@@ -323,7 +329,7 @@ def summarize(visits: Sequence[Visit], case: Case, threads: int, original: Seque
 def find_doubt(visits: Sequence[Visit]) -> str | None:
     """Why times should not be believed: too few of the rounds were quiet."""
     doubts = Counter(visit.usage.doubt for visit in visits if visit.usage.doubt is not None)
-    if not doubts or len(visits) - doubts.total() >= BELIEVED_ROUNDS:
+    if not doubts or len(visits) - doubts.total() >= min(BELIEVED_ROUNDS, math.ceil(len(visits) / 2)):
         return None
     return f"the machine was busy in {doubts.total()} of {len(visits)} rounds: {doubts.most_common(1)[0][0]}"
 

@@ -116,7 +116,7 @@ class RunOn:
 
 
 def measure_loads(
-    rows: Sequence[tuple[Subject, Timings]], plan: Plan, images: Pixels, *, min_time_s: float, rounds: int, track: Track
+    rows: Sequence[tuple[Subject, Timings]], plan: Plan, images: Pixels, *, min_time_s: float, track: Track
 ) -> tuple[list[Loads], bool]:
     """Measure every subject under every load that was asked for, one subject after the other but for ``offline``, which is in rounds.
 
@@ -127,7 +127,7 @@ def measure_loads(
     start_c = read_temperature()
     try:
         if OFFLINE in plan.scenarios:
-            for load, offline in zip(loads, measure_offline(rows, images, min_time_s, rounds, track), strict=True):
+            for load, offline in zip(loads, measure_offline(rows, images, min_time_s, track), strict=True):
                 load.offline = offline
         for (subject, timing), load in zip(rows, loads, strict=True):
             if timing.error is not None:
@@ -148,14 +148,12 @@ def measure_loads(
     return loads, False
 
 
-def measure_offline(
-    rows: Sequence[tuple[Subject, Timings]], images: Pixels, min_time_s: float, rounds: int, track: Track
-) -> list[Offline | None]:
+def measure_offline(rows: Sequence[tuple[Subject, Timings]], images: Pixels, min_time_s: float, track: Track) -> list[Offline | None]:
     """Throughput of each subject with large batches, in interleaved rounds; None for those that cannot be measured."""
     case = Case(OFFLINE_BATCH)
     timings = [Timings(error=timing.error) for _, timing in rows]
     running = [(subject, timing) for (subject, _), timing in zip(rows, timings, strict=True) if timing.error is None]
-    measure_latency(running, [case], images, min_time_s=min_time_s, min_samples=rounds, rounds=rounds, track=track)
+    measure_latency(running, [case], images, min_time_s=min_time_s, min_samples=1, track=track)
     return [_describe_offline(timing.visits.get(case, []), case) for timing in timings]
 
 

@@ -7,17 +7,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
 from benchmarks.accuracy import confusion_matrix, measure_accuracy, per_class_accuracy
 from benchmarks.bench import BenchSettings, run_benchmark
 from benchmarks.environment import describe_environment
-from benchmarks.intervals import wilson_interval
-from benchmarks.latency import measure_latency, summarize
-from benchmarks.record import Latency, MeasuredAccuracy, Record, Result
+from benchmarks.record import Latency, MeasuredAccuracy, Record, Result, Round
 from benchmarks.remarks import find_warnings
 from benchmarks.report import build_table
 from benchmarks.subjects import OnnxSubject, OriginalSubject, check_same_weights, collect_answers
@@ -49,9 +45,8 @@ def strangers(weights, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def quickly(monkeypatch):
-    """Warm-ups of five calls and no more, since no figure here is a speed; PyTorch's number of threads is the process's, so put it back."""
-    monkeypatch.setattr("benchmarks.latency.WARMUP_SECONDS", 0.0)
+def _threads_stay():
+    """PyTorch's number of threads is the process's, so put it back."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -139,12 +134,25 @@ def test_a_class_without_images_has_no_share():
     assert per_class_accuracy(confusion, ("a", "b", "c")) == {"a": 0.5, "b": None, "c": 1.0}
 
 
-@given(st.integers(1, 20_000), st.floats(0, 1))
-def test_the_interval_is_scipys(count, share):
-    right = round(share * count)
-    low, high = wilson_interval(right / count, count)
-    expected = stats.binomtest(right, count).proportion_ci(method="wilson")
-    assert (low, high) == (pytest.approx(expected.low, abs=1e-6), pytest.approx(expected.high, abs=1e-6))
+def check_detail(found, answers, original, data):
+    """What a record says beside the two shares, counted anew."""
+    confusion, _, _ = count_by_hand(answers, original, data)
+    assert found.confusion == confusion
+    assert found.per_class == {
+        name: pytest.approx(row[i] / sum(row)) for i, (name, row) in enumerate(zip(data.classes, confusion, strict=True))
+    }
+    assert found.largest_difference == pytest.approx(np.abs(answers - original).max(), rel=1e-4)
+    assert found.mean_difference == pytest.approx(np.abs(answers - original).mean(), rel=1e-4)
+    first, second = original.argmax(1), answers.argmax(1)
+    alone = ((first == data.labels) & (second != data.labels)).sum(), ((second == data.labels) & (first != data.labels)).sum()
+    assert (found.paired.only_original_right, found.paired.only_model_right) == alone
+    expected = stats.binomtest(int(min(alone)), int(sum(alone))).pvalue if sum(alone) else 1.0
+    assert found.paired.p_value == pytest.approx(expected)
+    differing = np.flatnonzero(first != second)[:50]
+    assert [entry.index for entry in found.disagreements] == differing.tolist()
+    for entry in found.disagreements:
+        classes = data.classes[data.labels[entry.index]], data.classes[first[entry.index]], data.classes[second[entry.index]]
+        assert (entry.truth, entry.original, entry.model) == classes
 
 
 def test_a_benchmark_has_every_models_own_accuracy_and_agreement(astray, exports, weights, test_split):
@@ -154,9 +162,10 @@ def test_a_benchmark_has_every_models_own_accuracy_and_agreement(astray, exports
     for result, model in zip(record.results[1:], models, strict=True):
         answers = Session(model.path, ONE).logits(test_split.images)
         _, right, agreement = count_by_hand(answers, original, test_split)
-        assert result.accuracy == MeasuredAccuracy(
-            top1=pytest.approx(right), count=len(test_split), agreement_with_original=pytest.approx(agreement), data=test_split.name
-        )
+        found = result.accuracy
+        assert (found.top1, found.count) == (pytest.approx(right), len(test_split))
+        assert (found.agreement_with_original, found.data) == (pytest.approx(agreement), test_split.name)
+        check_detail(found, answers, original, test_split)
     _, right, _ = count_by_hand(original, original, test_split)
     assert record.results[0].accuracy.top1 == pytest.approx(right)
     assert record.results[2].accuracy.agreement_with_original < record.results[1].accuracy.agreement_with_original == 1
@@ -188,38 +197,10 @@ def test_the_settings_in_a_record_are_those_that_it_was_taken_with(exports):
     record = run_benchmark([OnnxSubject.of(exports["int8"].path, settings.target)], None, settings)
     cores = available_cores()
     assert (record.settings["threads"], record.settings["batch_sizes"], record.settings["min_time_s"]) == (cores, [1, 3], 0.0)
-    assert (record.settings["provider"], record.settings["min_samples"], record.settings["rounds"]) == ("cpu", 64, 4)
+    assert (record.settings["provider"], record.settings["min_samples"], record.settings["rounds"]) == ("cpu", 64, 3)
     (result,) = record.results
     assert [(latency.batch_size, latency.threads) for latency in result.latency] == [(1, cores), (3, cores)]
     assert (result.accuracy, result.latency[0].speedup_vs_original, result.latency[0].device_p50_ms) == (None, None, None)
-
-
-def test_calls_are_warmed_up_before_they_are_timed():
-    """Five calls after each load take 50 ms, the others 1 ms: none of the slow ones is in the samples."""
-    spy = Spy(pause_s=0.001, slow_calls=5)
-    (timing,) = measure_latency([spy], (1,), synthetic_images(SIZE, 2), min_time_s=0.0, min_samples=8)
-    assert max(timing.calls_ms[1]) < 30
-
-
-def test_the_time_asked_for_is_spent_over_all_rounds():
-    (timing,) = measure_latency([Spy(pause_s=0.01)], (1,), synthetic_images(SIZE, 2), min_time_s=0.4, min_samples=1)
-    assert 390 < sum(timing.calls_ms[1]) < 700
-
-
-def test_a_batch_repeats_images_in_their_order():
-    images, spy = synthetic_images(SIZE, 3), Spy()
-    measure_latency([spy], (5,), images, min_time_s=0.0, min_samples=1)
-    np.testing.assert_array_equal(spy.batches[0], images[[0, 1, 2, 0, 1]])
-
-
-def test_runs_on_the_device_are_of_the_same_images(exports, monkeypatch):
-    bound, bind = [], Session.bind
-    monkeypatch.setattr(Session, "bind", lambda session, count: bound.append(bind(session, count)) or bound[-1])
-    images = synthetic_images(SIZE, 2)
-    subject = OnnxSubject.of(exports["fp32"].path, ONE)
-    (timing,) = measure_latency([subject], (2,), images, min_time_s=0.0, min_samples=4, device_only=True)
-    np.testing.assert_allclose(bound[-1].read(), Session(subject.path, ONE).logits(images), rtol=1e-5, atol=1e-5)
-    assert len(timing.device_ms[2]) == 4
 
 
 def test_subjects_run_with_the_target_and_the_threads_that_they_were_given(exports, weights):
@@ -236,35 +217,6 @@ def test_a_subject_is_closed_after_it_answered(exports):
     spy.close = lambda: closed.append(True)
     answers = collect_answers(spy, synthetic_images(SIZE, 3))
     assert (len(answers), closed) == (3, [True])
-
-
-@given(st.lists(st.floats(0.01, 1000), min_size=2, max_size=900), st.integers(1, 64))
-def test_the_summary_of_times_is_scipys(times, batch_size):
-    latency = summarize(times, batch_size, 3, 42.0, times[:3])
-    for value, share in ((latency.p50_ms, 0.5), (latency.p90_ms, 0.9), (latency.p99_ms, 0.99)):
-        if value is not None:
-            assert value == pytest.approx(stats.mstats.mquantiles(times, share, alphap=1, betap=1)[0], rel=1e-9)
-    assert (latency.p99_ms is None) == (len(times) < 662)
-    assert latency.std_ms == pytest.approx(np.std(times, ddof=1), rel=1e-6, abs=1e-9)
-    assert latency.mean_ms == pytest.approx(stats.tmean(times), rel=1e-9)
-    assert (latency.images_per_s, latency.speedup_vs_original) == (1000 * batch_size / latency.p50_ms, 42.0 / latency.p50_ms)
-    assert (latency.batch_size, latency.threads, latency.samples) == (batch_size, 3, len(times))
-    assert latency.device_p50_ms == pytest.approx(stats.tmean(times[:2]) if len(times) == 2 else sorted(times[:3])[1])
-    np.testing.assert_allclose(latency.samples_ms, times, atol=5.1e-5)
-
-
-@pytest.mark.parametrize(("count", "known"), [(661, False), (662, True)])
-def test_a_99th_percentile_needs_662_samples(count, known):
-    assert (summarize([1.0] * count, 1, 1, None).p99_ms is not None) == known
-
-
-def test_the_percentiles_of_many_calls_are_scipys():
-    times = np.random.default_rng(0).gamma(2, 3, 1000).tolist()
-    latency = summarize(times, 1, 1, None)
-    expected = stats.mstats.mquantiles(times, [0.5, 0.9, 0.99], alphap=1, betap=1)
-    assert [latency.p50_ms, latency.p90_ms, latency.p99_ms] == pytest.approx(expected.tolist(), rel=1e-9)
-    alone = summarize([1.23456789], 1, 1, None)
-    assert (alone.std_ms, alone.samples_ms) == (0.0, [1.2346])
 
 
 def test_classes_that_nobody_answers_have_rows_and_columns():
@@ -349,6 +301,30 @@ def test_the_table_fits_a_terminal_of_80_columns():
     )
 
 
+def test_the_caption_names_what_is_known():
+    shown = record(result("m", "fp32", [latency(1.0)]))
+    shown.environment.update(instruction_sets=["beads", "rods"], packages={"onnxruntime-gpu": "7.7", "numpy": "2"})
+    assert str(build_table(shown).caption) == "Abacus (beads, rods), 2 thread(s) of 5 cores, onnxruntime-gpu 7.7"
+    shown.environment.update(instruction_sets=[], packages={})
+    assert str(build_table(shown).caption).startswith("Abacus (instruction sets unknown), 2 thread(s)")
+
+
+def test_a_table_without_device_times_has_no_such_column():
+    original = result("w.safetensors", "fp32", [latency(2.0)], runtime="pytorch", provider="PyTorch CPU")
+    table = build_table(record(original))
+    assert "device" not in [str(column.header) for column in table.columns]
+    assert rows_of(table)[0][:2] == ("PyTorch original", "fp32")
+
+
+def test_the_environment_is_this_processs(monkeypatch):
+    monkeypatch.setattr("benchmarks.environment.available_cores", lambda: 77)
+    found = describe_environment()
+    assert found["cores_allowed"] == 77
+    assert found["packages"]["torch"] == torch.__version__.split("+")[0] or found["packages"]["torch"] == torch.__version__
+    assert found["packages"]["numpy"] == np.__version__
+    assert "onnxruntime-gpu" not in found["packages"]
+
+
 def test_fp16_is_advised_for_cuda_and_against_on_a_cpu():
     cpu, cuda = "CPUExecutionProvider", "CUDAExecutionProvider"
     against = "m: FP16 is made for GPUs; processors without FP16 arithmetic convert to FP32 and back"
@@ -365,21 +341,6 @@ def test_fp16_is_advised_for_cuda_and_against_on_a_cpu():
     assert find_warnings(record(*alike)) == [], "as fast as FP32, and no FP32 to compare with at the other batch size"
 
 
-def test_the_caption_names_what_is_known():
-    shown = record(result("m", "fp32", [latency(1.0)]))
-    shown.environment.update(instruction_sets=["beads", "rods"], packages={"onnxruntime-gpu": "7.7", "numpy": "2"})
-    assert str(build_table(shown).caption) == "Abacus (beads, rods), 2 thread(s) of 5 cores, onnxruntime-gpu 7.7"
-    shown.environment.update(instruction_sets=[], packages={})
-    assert str(build_table(shown).caption).startswith("Abacus (instruction sets unknown), 2 thread(s)")
-
-
-def test_a_table_without_device_times_has_no_such_column():
-    original = result("w.safetensors", "fp32", [latency(2.0)], runtime="pytorch", provider="PyTorch CPU")
-    table = build_table(record(original))
-    assert "device" not in [str(column.header) for column in table.columns]
-    assert rows_of(table)[0][:2] == ("PyTorch original", "fp32")
-
-
 @pytest.mark.parametrize("precision", ["int8", "int8-static"])
 def test_int8_that_is_slower_than_fp32_at_a_batch_size_is_pointed_out_for_that_one(precision):
     fp32 = result("f.onnx", "fp32", [latency(2.0), latency(30.0, batch_size=8)])
@@ -387,6 +348,8 @@ def test_int8_that_is_slower_than_fp32_at_a_batch_size_is_pointed_out_for_that_o
     int8 = result("q.onnx", precision, [latency(1.9), latency(30.5, batch_size=8)])
     assert find_warnings(record(original, fp32, int8)) == ["q.onnx, batch 8: slower than FP32 here, 30.50 against 30.00 ms"]
     assert find_warnings(record(fp32, replace(int8, precision="int8-stock"))) == []
+    other_threads = replace(int8, latency=[replace(latency(3.0), threads=1)])
+    assert find_warnings(record(fp32, other_threads)) == []
 
 
 def test_a_run_is_unstable_from_half_as_long_again():
@@ -396,10 +359,53 @@ def test_a_run_is_unstable_from_half_as_long_again():
     ]
 
 
-def test_the_environment_is_this_processs(monkeypatch):
-    monkeypatch.setattr("benchmarks.environment.available_cores", lambda: 77)
-    found = describe_environment()
-    assert found["cores_allowed"] == 77
-    assert found["packages"]["torch"] == torch.__version__.split("+")[0] or found["packages"]["torch"] == torch.__version__
-    assert found["packages"]["numpy"] == np.__version__
-    assert "onnxruntime-gpu" not in found["packages"]
+def visited(doubts, times):
+    """Rounds of the same calls, some of them not believed."""
+    rounds = [Round(samples=len(times), started_s=i, cores_used=1, waited=0, others=0, stolen=0, doubt=d) for i, d in enumerate(doubts)]
+    return {"rounds": rounds, "samples_ms": [value for _ in doubts for value in times]}
+
+
+def test_what_is_not_believed_is_one_warning_for_all_rows_with_the_reason_and_the_remedy():
+    rows = [result(name, "fp32", [replace(latency(1.0), doubt="the machine was busy")]) for name in ("a", "b")]
+    (warning,) = find_warnings(record(*rows))
+    assert warning.startswith("a, batch 1; b, batch 1: not to be believed, so no speed-up is given: the machine was busy; fix: ")
+
+
+def test_rounds_that_are_left_out_are_counted():
+    some = replace(latency(1.0), **visited(["busy", None, None, "busy"], [1.0, 1.0]))
+    assert find_warnings(record(result("a", "fp32", [some]))) == ["2 of 4 rounds are left out, since something else had the cores"]
+
+
+def test_two_levels_and_a_large_deviation_are_pointed_out():
+    two = replace(latency(2.3), **visited([None], [2.3, 2.31, 2.32] * 20 + [3.6, 3.61] * 10))
+    (warning,) = find_warnings(record(result("a", "fp32", [two])))
+    assert "a, batch 1: calls take 2.31 or 3.60 ms, two levels" in warning
+    wide = replace(latency(1.0), std_ms=0.2, samples_ms=[1.0, 1.0, 7.0])
+    assert find_warnings(record(result("a", "fp32", [wide]))) == [
+        "a, batch 1: times deviate by 20% of their mean, the slowest is 7.0x the median"
+    ]
+    assert find_warnings(record(result("a", "fp32", [replace(latency(1.0), std_ms=0.1, samples_ms=[1.0, 7.0])]))) == []
+
+
+def test_medians_that_are_not_known_to_one_percent_say_how_long_it_would_take():
+    rounds = visited([None] * 3, [1.0])
+    sure = replace(latency(1.0), p50_interval95=(0.991, 1.009), **rounds)
+    unsure = replace(latency(1.0), p50_interval95=(0.97, 1.03), **rounds)
+    assert find_warnings(record(result("a", "fp32", [sure]))) == []
+    (warning,) = find_warnings(record(result("a", "fp32", [unsure]), result("b", "fp32", [sure])))
+    assert warning.startswith("1 median(s) are known to no better than 1 %, a, batch 1 to 3.0%; fix: ")
+    assert "about 9 times as long" in warning
+
+
+def test_a_machine_that_was_slowed_down_is_pointed_out():
+    cool = {"throttled": 3, "governor": "performance", "frequency_mhz": 3000.0}
+    shown = record(result("a", "fp32", [latency(1.0)]))
+    shown.environment.update(before=cool, after=cool)
+    assert find_warnings(shown) == []
+    shown.environment["after"] = {"throttled": 8, "governor": "performance", "frequency_mhz": 2000.0}
+    throttled, fell = find_warnings(shown)
+    assert "slowed down for its temperature 5 times" in throttled
+    assert "fell from 3,000 to 2,000 MHz" in fell
+    shown.environment.update(before={**cool, "governor": "powersave"}, after=cool)
+    (governor,) = find_warnings(shown)
+    assert "the governor 'powersave'; fix: " in governor
