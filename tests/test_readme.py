@@ -98,7 +98,7 @@ def short_timings(monkeypatch):
     def time_briefly(call, *, seconds, least=1):
         return time_calls(call, seconds=seconds / 20, least=least)
 
-    for place in ("benchmarks.latency", "benchmarks.tune"):
+    for place in ("benchmarks.latency", "benchmarks.tuning.racing"):
         monkeypatch.setattr(f"{place}.time_calls", time_briefly)
 
 
