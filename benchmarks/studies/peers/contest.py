@@ -1,5 +1,6 @@
 """From nothing to a record: environments, conversions, answers, times."""
 
+import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -73,9 +74,11 @@ def compete(peers: Sequence[Peer], settings: Settings, track: Track) -> dict[str
     """
     with needing("export", "the comparison with other runtimes"):
         from edgeresnet.training.weights import bundled_weights, load_weights
-    weights = settings.weights or bundled_weights()
-    trained = load_weights(weights)
     settings.cache.mkdir(parents=True, exist_ok=True)
+    # Files that are kept for the next run must not hang on where this package is installed.
+    weights = settings.cache / "weights.safetensors"
+    shutil.copyfile(settings.weights or bundled_weights(), weights)
+    trained = load_weights(weights)
     size, data_name = trained.spec.input, SYNTHETIC_NAME
     images, calibration = synthetic_images(size, settings.limit), synthetic_images(size, CALIBRATION_IMAGES, seed=1)
     if settings.data is not None:

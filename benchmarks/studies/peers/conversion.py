@@ -28,12 +28,12 @@ def export_ours(weights: Path, data: Path | None, cache: Path) -> Path:
         EdgeResNetError: If it fails.
     """
     folder = cache / "exports"
-    arguments = [str(weights), *(word for precision in PRECISIONS for word in ("--precision", precision))]
-    arguments += ["--limit", "1000", *(["--data", str(data)] if data else [])]
-    key = _fingerprint(arguments, [weights, *_sources_of_exports()])
+    options = [word for precision in PRECISIONS for word in ("--precision", precision)]
+    options += ["--limit", "1000", *(["--data", str(data)] if data else [])]
+    key = _fingerprint(options, [weights, *_sources_of_exports()])
     stamp = folder / "key.txt"
     if not (stamp.is_file() and stamp.read_text() == key):
-        command = [sys.executable, "-m", "edgeresnet", "export", *arguments, "--output", str(folder)]
+        command = [sys.executable, "-m", "edgeresnet", "export", str(weights), *options, "--output", str(folder)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own command
         if result.returncode:
             raise EdgeResNetError(f"edgeresnet export failed: {result.stderr.strip()}")
