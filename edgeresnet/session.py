@@ -79,7 +79,7 @@ class Session:
         An image's result does not depend on the others: a dynamically quantized model takes one activation scale for all that it
         is given at once, so it is given one image at a time, on as many parallel streams as there are threads. (CIFAR ResNet-18
         in INT8, two threads, AVX2: 200 images/s, against 172 for batches of 32 on two threads that share each product; measured by
-        benchmarks/streams.py.)
+        benchmarks/studies/streams.py.)
 
         Args:
             pixels: uint8 (N, height, width, channels), as ``spec.input`` describes them; any N including 0.

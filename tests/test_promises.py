@@ -1,4 +1,4 @@
-"""What the README promises of the runtime: a test for each, named after it.
+"""What `edgeresnet/README.md` promises of the runtime: a test for each, named after it.
 
 Where a promise has long tests of its own, the one here is its shortest form: ``test_long_run``, ``test_hostile_images``, ``test_files``,
 ``test_attacks`` and ``test_versions`` go further.

@@ -1,4 +1,4 @@
-"""The README's examples run, and its figures are those of the committed record."""
+"""The examples of the README, and of the documents beside the code, run, and their figures are those of the committed records."""
 
 import csv
 import json
@@ -18,6 +18,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.transforms._presets import ImageClassification
 
+from benchmarks.studies.peers import roster
+from benchmarks.studies.peers.record import tabulate
+from benchmarks.studies.picture import draw
 from edgeresnet.classifier import Classifier, bundled_model
 from edgeresnet.datasets import read_split
 from edgeresnet.evaluation import compare_logits, top1
@@ -32,18 +35,36 @@ from edgeresnet.timing import time_calls
 from edgeresnet.training.weights import bundled_weights, load_weights
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^\$ edgeresnet (.+)$", README, re.MULTILINE)
-PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+DOCUMENTS = {
+    name: (ROOT / name).read_text()
+    for name in (
+        "README.md",
+        "benchmarks/README.md",
+        "edgeresnet/README.md",
+        "edgeresnet/models/README.md",
+        "edgeresnet/models/training/README.md",
+        "edgeresnet/providers/README.md",
+        "edgeresnet/training/README.md",
+        "exporters/README.md",
+    )
+}
+README, FIGURES = DOCUMENTS["README.md"], DOCUMENTS["benchmarks/README.md"]
+COMMANDS = {name: found for name, text in DOCUMENTS.items() if (found := re.findall(r"^\$ edgeresnet (.+)$", text, re.MULTILINE))}
+PYTHON = [
+    pytest.param(code, id=f"{name}-{i}")
+    for name, text in DOCUMENTS.items()
+    for i, code in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+]
 RECORD = json.loads((ROOT / "benchmarks" / "records" / "cpu.json").read_text())
 CARD = json.loads((ROOT / "benchmarks" / "records" / "card.json").read_text())
 OPTIMIZERS = sorted((ROOT / "benchmarks" / "records" / "optimizers").iterdir())
-MODEL_CARD = (ROOT / "edgeresnet" / "models" / "README.md").read_text()
-TRAINING_ACCOUNT = (ROOT / "edgeresnet" / "models" / "training" / "README.md").read_text()
+MODEL_CARD = DOCUMENTS["edgeresnet/models/README.md"]
+TRAINING_ACCOUNT = DOCUMENTS["edgeresnet/models/training/README.md"]
 EMULATION = json.loads((ROOT / "benchmarks" / "records" / "emulation.json").read_text())
 LITERT_AVX2 = json.loads((ROOT / "benchmarks" / "records" / "litert-avx2.json").read_text())
 LITERT = json.loads((ROOT / "benchmarks" / "records" / "litert.json").read_text())
 NETWORKS = json.loads((ROOT / "benchmarks" / "records" / "networks.json").read_text())
+PEERS = ROOT / "benchmarks" / "records" / "peers.json"
 AVX2 = json.loads((ROOT / "benchmarks" / "records" / "cpu-avx2.json").read_text())
 TRAINING_STEPS = {
     arithmetic: json.loads((ROOT / "benchmarks" / "records" / f"training_step-{arithmetic}.json").read_text())
@@ -98,7 +119,7 @@ def short_timings(monkeypatch):
     def time_briefly(call, *, seconds, least=1):
         return time_calls(call, seconds=seconds / 20, least=least)
 
-    for place in ("benchmarks.latency", "benchmarks.tune"):
+    for place in ("benchmarks.latency", "benchmarks.tuning.racing"):
         monkeypatch.setattr(f"{place}.time_calls", time_briefly)
 
 
@@ -245,10 +266,34 @@ CHECKS = {
 }
 
 
+def test_no_document_is_left_out():
+    """Those that are not examined here are no accounts of what the code does."""
+    found = [
+        *ROOT.glob("*.md"),
+        *(file for package in ("benchmarks", "edgeresnet", "exporters", "tests") for file in (ROOT / package).rglob("*.md")),
+    ]
+    assert {str(file.relative_to(ROOT)) for file in found} == {*DOCUMENTS, "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"}
+    assert COMMANDS.keys() >= {"README.md", "exporters/README.md"}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name):
+    links = re.findall(r"\]\(([^)\s]+)\)", DOCUMENTS[name])
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        file, _, heading = link.partition("#")
+        target = (ROOT / name).parent / file if file else ROOT / name
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings], link
+
+
 @pytest.mark.usefixtures("workplace", "short_timings")
-def test_the_commands_run_as_given_and_print_what_is_so(run_cli):
-    assert len(COMMANDS) >= 6
-    for command in COMMANDS:
+@pytest.mark.parametrize("document", COMMANDS)
+def test_the_commands_run_as_given_and_print_what_is_so(run_cli, document):
+    for command in COMMANDS[document]:
         name, *words = shlex.split(command)
         result = run_cli(name, *words)
         assert result.status == 0, f"{command}: {result.err}"
@@ -269,24 +314,51 @@ def said_by_python(code):
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize("code", PYTHON)
 def test_the_python_runs_as_given_and_prints_what_is_so(code, capsys):
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(code, "document", "exec"), {})
     assert capsys.readouterr().out == said_by_python(code)
+
+
+def name_of(result):
+    return "PyTorch original" if result["runtime"] == "pytorch" else f"`{result['name']}`"
 
 
 def test_the_figures_are_the_records():
     for result in RECORD["results"]:
+        accuracy, size = result["accuracy"], f"{result['size_bytes'] / 1e6:.1f}"
+        answers = f"{accuracy['top1']:.2%} | {accuracy['agreement_with_original']:.2%}"
         for latency in result["latency"]:
-            assert f"{latency['p50_ms']:.2f}" in README
-        assert f"{result['accuracy']['top1']:.2%}" in README
-        assert f"{result['accuracy']['agreement_with_original']:.2%}" in README
-    assert RECORD["environment"]["cpu"] in README
+            speedup = f"{latency['speedup_vs_original']:.2f}x"
+            times = f"{latency['p50_ms']:.2f} | {latency['p90_ms']:.2f} | {latency['images_per_s']:.0f}"
+            assert f"| {name_of(result)} | {size} | {latency['batch_size']} | {times} | {speedup} | {answers} |" in FIGURES
+            if latency["batch_size"] == 1:
+                assert f"| {name_of(result)} | {size} | {latency['p50_ms']:.2f} | {speedup} | {answers} |" in README
+    environment = RECORD["environment"]
+    for account in (README, FIGURES):
+        assert f"{environment['cpu']} (avx2, avx512_vnni, avx512_bf16), {RECORD['settings']['threads']} threads" in account
+        for package, written in (("onnxruntime", "ONNX Runtime"), ("torch", "PyTorch")):
+            assert f"{written} {environment['packages'][package]}" in account
+    assert {"avx2", "avx512_vnni", "avx512_bf16"} <= set(environment["instruction_sets"])
+
+
+def test_the_picture_is_of_the_record():
+    committed = (ROOT / "benchmarks" / "records" / "cpu.svg").read_text()
+    texts, bars = (re.findall(pattern, committed) for pattern in (r"<text[^>]*>([^<]+)</text>", r"d=\"M ([\d.]+) [\d.]+ ?\nL ([\d.]+) "))
+    again = draw(RECORD)
+    assert texts == re.findall(r"<text[^>]*>([^<]+)</text>", again)
+    for result in RECORD["results"]:
+        latency = next(each for each in result["latency"] if each["batch_size"] == 1)
+        assert any(f"{latency['p50_ms']:.2f} ms" in text for text in texts)
+    assert "benchmarks/records/cpu.svg" in README
+    lengths = sorted(float(right) - float(left) for left, right in bars[1:])
+    times = sorted(next(each["p50_ms"] for each in result["latency"] if each["batch_size"] == 1) for result in RECORD["results"])
+    np.testing.assert_allclose(np.divide(lengths, lengths[-1]), np.divide(times, times[-1]), rtol=1e-3)
 
 
 def test_the_emulated_figures_are_the_records():
     for model in {result["model"] for result in EMULATION["results"]}:
         figures = [f"{result['sqnr_db']:.1f} dB" for result in EMULATION["results"] if result["model"] == model]
-        assert f"| `{model}` | {' | '.join(figures)} |" in README
-    assert f"on {EMULATION['images']} test images" in README
+        assert f"| `{model}` | {' | '.join(figures)} |" in FIGURES
+    assert f"on {EMULATION['images']} test images" in FIGURES
 
 
 def test_the_model_card_has_the_records_figures():
@@ -304,35 +376,44 @@ def test_the_figures_of_a_training_step_are_the_records(arithmetic):
     record = TRAINING_STEPS[arithmetic]
     usual = record["usual"]
     without = [f"{1 / record['speedup'][way]:.2f}x" for way in ("pytorch_convolutions", "memory_handed_back")]
-    name = f"[{arithmetic}](benchmarks/records/training_step-{arithmetic}.json)"
+    name = f"[{arithmetic}](../../benchmarks/records/training_step-{arithmetic}.json)"
     assert "avx512_bf16" in record["environment"]["instruction_sets"]
-    assert f"| {name} | {usual['images_per_s']:.0f} | {' | '.join(without)} | {usual['prepare_share']:.1%} |" in README
+    assert (
+        f"| {name} | {usual['images_per_s']:.0f} | {' | '.join(without)} | {usual['prepare_share']:.1%} |"
+        in DOCUMENTS["edgeresnet/training/README.md"]
+    )
 
 
 def test_the_latencies_on_avx2_are_the_records():
     for result in AVX2["results"]:
-        name = "PyTorch original" if result["runtime"] == "pytorch" else f"`{result['name']}`"
         one, many = (f"{latency['p50_ms']:.2f} | {latency['speedup_vs_original']:.2f}x" for latency in result["latency"])
-        assert f"| {name} | {one} | {many} |" in README
+        assert f"| {name_of(result)} | {one} | {many} |" in FIGURES
     assert AVX2["environment"]["instruction_sets"] == ["avx2", "fma"]
 
 
 def test_the_figures_of_other_networks_are_the_records():
     for r in NETWORKS["results"]:
         figures = f"{r['speedup']:.2f}x | {r['int8_db']:.1f} dB | {r['stock_db']:.1f} dB | {r['layers_in_int8']} of {r['layers']}"
-        assert f"| {r['network']} | {figures} |" in README
+        assert f"| {r['network']} | {figures} |" in FIGURES
 
 
 def test_the_figures_beside_litert_are_the_records():
     for r in LITERT["results"]:
         figures = f"{r['p50_ms']:.2f} | {r['sqnr_db']:.1f} dB | {r['agreement']:.2%}"
-        assert f"| `{r['model']}` | {r['runtime']} | {figures} |" in README
-    assert f"{LITERT['images']:,} test images against the PyTorch original" in README
+        assert f"| `{r['model']}` | {r['runtime']} | {figures} |" in FIGURES
+    assert f"{LITERT['images']:,} test images against the PyTorch original" in FIGURES
     ours, theirs = (
         next(r["p50_ms"] for r in LITERT_AVX2["results"] if (r["runtime"], r["precision"]) == (runtime, "int8"))
         for runtime in ("onnxruntime", "litert")
     )
-    assert f"{ours:.2f} ms stand against {theirs:.2f}" in README
+    assert f"{ours:.2f} ms stand against {theirs:.2f}" in FIGURES
+
+
+@pytest.mark.skipif(not PEERS.exists(), reason="benchmarks/records/peers.json is not taken yet")
+def test_the_table_of_peers_is_the_records():
+    record = json.loads(PEERS.read_text())
+    assert tabulate(record) in FIGURES
+    assert {row["name"] for row in record["peers"]} == {peer.name for peer in roster.PEERS}
 
 
 @pytest.mark.parametrize("run", OPTIMIZERS, ids=lambda run: run.name)

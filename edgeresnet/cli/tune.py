@@ -12,7 +12,9 @@ from edgeresnet.cli.terminal import note, progress_bars, show
 from edgeresnet.target import PROVIDERS, Target
 
 if TYPE_CHECKING:
-    from benchmarks.tune import Candidate, Tuning
+    from benchmarks.tuning.judging import Judged
+    from benchmarks.tuning.racing import Raced
+    from benchmarks.tuning.result import Tuning
 
 EPILOG = """\b
 Examples:
@@ -69,7 +71,8 @@ def command(
     if max_drop is not None and data is None:
         raise click.UsageError("--max-drop needs --data")
     from benchmarks.subjects import OnnxSubject
-    from benchmarks.tune import Goal, tune
+    from benchmarks.tuning.result import tune
+    from benchmarks.tuning.space import Goal
     from edgeresnet.classifier import bundled_model
     from edgeresnet.datasets import read_split
 
@@ -100,19 +103,23 @@ def _describe(tuning: "Tuning") -> dict[str, Any]:
         "seconds": tuning.seconds,
         "unavailable": tuning.unavailable,
         "candidates": [
-            {
-                "model": candidate.subject.name,
-                "precision": candidate.subject.spec.precision,
-                "target": asdict(candidate.subject.target),
-                "agreement": candidate.agreement,
-                "top1": candidate.top1,
-                "refused": candidate.refused,
-                "p50_ms": candidate.p50_ms if candidate.calls_ms else None,
-                "images_per_s": candidate.images_per_s if candidate.calls_ms else None,
-                "samples": len(candidate.calls_ms),
-            }
-            for candidate in (*tuning.ranked, *tuning.refused)
+            *(_describe_candidate(raced.judged, raced) for raced in tuning.ranked),
+            *(_describe_candidate(judged) for judged in tuning.refused),
         ],
+    }
+
+
+def _describe_candidate(judged: "Judged", raced: "Raced | None" = None) -> dict[str, Any]:
+    return {
+        "model": judged.subject.name,
+        "precision": judged.subject.spec.precision,
+        "target": asdict(judged.subject.target),
+        "agreement": judged.agreement,
+        "top1": judged.top1,
+        "refused": judged.refused,
+        "p50_ms": raced.p50_ms if raced else None,
+        "images_per_s": raced.images_per_s if raced else None,
+        "samples": len(raced.calls_ms) if raced else 0,
     }
 
 
@@ -129,10 +136,10 @@ def _show_table(tuning: "Tuning") -> None:
     table.add_column("provider")
     for heading in ("threads", "streams", "batch", "p50 ms", "img/s", "agrees", "top-1"):
         table.add_column(heading, justify="right")
-    for candidate in tuning.ranked:
-        table.add_row(*_cells(candidate), f"{candidate.p50_ms:.2f}", f"{candidate.images_per_s:,.0f}", *_answers(candidate))
-    for candidate in tuning.refused:
-        table.add_row(*_cells(candidate), "-", "-", *_answers(candidate))
+    for raced in tuning.ranked:
+        table.add_row(*_cells(raced.judged), f"{raced.p50_ms:.2f}", f"{raced.images_per_s:,.0f}", *_answers(raced.judged))
+    for judged in tuning.refused:
+        table.add_row(*_cells(judged), "-", "-", *_answers(judged))
     show(table)
     for provider, reason in tuning.unavailable.items():
         note(f"note: {provider} is left out: {reason}")
@@ -140,13 +147,13 @@ def _show_table(tuning: "Tuning") -> None:
         note(f"note: {reason}")
 
 
-def _cells(candidate: "Candidate") -> tuple[str, ...]:
-    target = candidate.subject.target
+def _cells(judged: "Judged") -> tuple[str, ...]:
+    target = judged.subject.target
     exact = "" if target.provider == "cpu" else " exact" if target.exact else " reduced"
     settings = (str(value) if value is not None else "-" for value in (target.threads, target.streams, target.micro_batch))
-    return candidate.subject.name, target.provider + exact, *settings
+    return judged.subject.name, target.provider + exact, *settings
 
 
-def _answers(candidate: "Candidate") -> tuple[str, str]:
-    agreement = f"{candidate.agreement:.2%}" if candidate.agreement is not None else "-"
-    return agreement, f"{candidate.top1:.2%}" if candidate.top1 is not None else "-"
+def _answers(judged: "Judged") -> tuple[str, str]:
+    agreement = f"{judged.agreement:.2%}" if judged.agreement is not None else "-"
+    return agreement, f"{judged.top1:.2%}" if judged.top1 is not None else "-"

@@ -15,7 +15,7 @@ def keep_freed_memory() -> bool:
 
     A step allocates the same activations as the step before. The GNU C library maps every block of 32 MiB or more afresh and
     unmaps it when it is freed (a batch of 128 has 33.5 MB a layer in the first stage), so that each step touches a gigabyte of
-    new pages, one fault per 4 KiB. ``python -m benchmarks.training_step`` measures what keeping them gains. The process holds
+    new pages, one fault per 4 KiB. ``python -m benchmarks.studies.training_step`` measures what keeping them gains. The process holds
     its largest amount of memory until it ends.
 
     Returns:

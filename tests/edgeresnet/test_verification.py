@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
-from benchmarks.emulation import emulated_python, run_emulated
+from benchmarks.studies.emulation import emulated_python, run_emulated
 from edgeresnet import Classifier
 from edgeresnet.errors import ModelFormatError
 from edgeresnet.evaluation import synthetic_images

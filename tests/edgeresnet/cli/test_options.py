@@ -176,7 +176,7 @@ def test_a_record_is_printed_and_saved_as_it_is(run_cli, files):
 
 
 def tune(run_cli, door, *arguments):
-    tuning = door("benchmarks.tune.tune")
+    tuning = door("benchmarks.tuning.result.tune")
     result = run_cli("tune", *arguments)
     assert result.err == "error: arrived\n"
     return tuning.arrived

@@ -2,7 +2,7 @@ import json
 
 from click.testing import CliRunner
 
-from benchmarks import networks
+from benchmarks.studies import networks
 
 
 def test_a_network_is_quantized_and_compared_with_the_stock_form(monkeypatch):

@@ -4,8 +4,8 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import emulation
-from benchmarks.emulation import command
+from benchmarks.studies import emulation
+from benchmarks.studies.emulation import command
 
 
 def emulate(exports, *options):

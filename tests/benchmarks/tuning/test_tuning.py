@@ -6,7 +6,10 @@ import onnx
 import pytest
 
 from benchmarks.subjects import OnnxSubject
-from benchmarks.tune import FINALISTS, Candidate, Goal, _judge, _rank, list_targets, tune
+from benchmarks.tuning.judging import Judged, judge
+from benchmarks.tuning.racing import FINALISTS, Raced, race
+from benchmarks.tuning.result import tune
+from benchmarks.tuning.space import Goal, list_targets
 from edgeresnet.cifar10 import CIFAR10_LABELS
 from edgeresnet.datasets import LabelledImages, read_split
 from edgeresnet.errors import ModelFormatError, ProviderError
@@ -28,11 +31,11 @@ def tuning(exports):
 
 def test_every_way_is_timed_and_judged_by_the_fp32_model(tuning):
     assert tuning.reference == "resnet18-fp32.onnx"
-    assert sorted((c.subject.name, c.subject.target.threads) for c in tuning.ranked) == [
+    assert sorted((c.judged.subject.name, c.judged.subject.target.threads) for c in tuning.ranked) == [
         (f"resnet18-{precision}.onnx", threads) for precision in ("fp32", "int8") for threads in (1, 2)
     ]
     assert all(c.calls_ms for c in tuning.ranked)
-    assert {c.agreement for c in tuning.ranked if c.subject.spec.precision == "fp32"} == {1.0}
+    assert {c.judged.agreement for c in tuning.ranked if c.judged.subject.spec.precision == "fp32"} == {1.0}
     assert set(tuning.unavailable) == {"cuda", "openvino"}
     finalists = [c.p50_ms for c in tuning.ranked[:FINALISTS]]
     assert finalists == sorted(finalists)
@@ -43,8 +46,8 @@ def test_the_winner_becomes_a_profile_that_runs(tuning, tmp_path):
     tuning.profile.write(path)
     profile = Profile.read(path)
     best = tuning.ranked[0]
-    assert (profile.target, profile.p50_ms) == (best.subject.target, best.p50_ms)
-    assert Session(profile.model, profile.target).target.threads == best.subject.target.threads
+    assert (profile.target, profile.p50_ms) == (best.judged.subject.target, best.p50_ms)
+    assert Session(profile.model, profile.target).target.threads == best.judged.subject.target.threads
 
 
 def test_the_slower_half_is_dropped_after_each_round(exports, monkeypatch):
@@ -63,12 +66,13 @@ def test_the_slower_half_is_dropped_after_each_round(exports, monkeypatch):
         def close(self):
             pass
 
-    candidates = [Candidate(Sleeper(0.002 * 2**i), 1) for i in (3, 7, 0, 5, 1, 6, 2, 4)]
-    monkeypatch.setattr("benchmarks.tune.FINAL_SLICE_S", 0.05)
-    ranked = _rank(list(candidates), np.zeros((1, 32, 32, 3), np.uint8), Goal(budget_s=60), lambda steps, description, total=None: steps)
-    assert [c.subject.seconds for c in ranked] == [0.002 * 2**i for i in range(8)]
-    everything = _rank(list(candidates), np.zeros((1, 32, 32, 3), np.uint8), Goal(exhaustive=True), lambda steps, d, total=None: steps)
-    assert [c.subject.seconds for c in everything] == [0.002 * 2**i for i in range(8)]
+    candidates = [Judged(subject=Sleeper(0.002 * 2**i)) for i in (3, 7, 0, 5, 1, 6, 2, 4)]
+    batch = np.zeros((1, 32, 32, 3), np.uint8)
+    monkeypatch.setattr("benchmarks.tuning.racing.FINAL_SLICE_S", 0.05)
+    ranked = race(candidates, batch, Goal(budget_s=60), silent)
+    assert [c.judged.subject.seconds for c in ranked] == [0.002 * 2**i for i in range(8)]
+    everything = race(candidates, batch, Goal(exhaustive=True), silent)
+    assert [c.judged.subject.seconds for c in everything] == [0.002 * 2**i for i in range(8)]
     assert len(everything[-1].calls_ms) == 4
 
 
@@ -83,7 +87,7 @@ def test_what_answers_differently_is_left_out_with_the_reason(exports, labelled_
     right = replace(test, labels=Session(exports["fp32"].path).logits(test.images).argmax(1))
     paths = [exports["fp32"].path, tmp_path / "wrong.onnx"]
     tuning = tune(paths, Goal(budget_s=0), threads=1, providers=["cpu"], data=right)
-    assert [c.subject.name for c in tuning.ranked] == ["resnet18-fp32.onnx"]
+    assert [c.judged.subject.name for c in tuning.ranked] == ["resnet18-fp32.onnx"]
     (wrong,) = tuning.refused
     assert wrong.refused == f"agrees on {wrong.agreement:.2%} of the images only"
     assert wrong.agreement < 0.5
@@ -119,7 +123,8 @@ def test_the_ways_are_those_that_can_differ():
 
 
 def test_a_candidate_reports_images_per_second(exports):
-    candidate = Candidate(OnnxSubject.of(exports["fp32"].path, Target()), 64, calls_ms=[100.0, 400.0, 200.0])
+    judged = Judged(subject=OnnxSubject.of(exports["fp32"].path, Target()))
+    candidate = Raced(judged=judged, images_per_call=64, calls_ms=(100.0, 400.0, 200.0))
     assert (candidate.p50_ms, candidate.images_per_s) == (200.0, 320.0)
 
 
@@ -129,8 +134,8 @@ SIZE = 32
 @pytest.fixture
 def briefly(monkeypatch):
     """Timings that are long enough to be there."""
-    monkeypatch.setattr("benchmarks.tune.FINAL_SLICE_S", 0.01)
-    monkeypatch.setattr("benchmarks.tune.FIRST_SLICE_S", 0.01)
+    monkeypatch.setattr("benchmarks.tuning.racing.FINAL_SLICE_S", 0.01)
+    monkeypatch.setattr("benchmarks.tuning.racing.FIRST_SLICE_S", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +160,7 @@ def test_the_least_agreement_is_the_one_that_was_asked_for(beside):
         goal = Goal(min_agreement=least, budget_s=0)
         tuning = tune(paths, goal, threads=1, providers=["cpu"], data=data)
         assert len(tuning.refused) == refused
-        (other,) = [c for c in (*tuning.ranked, *tuning.refused) if c.subject.name == "astray.onnx"]
+        (other,) = [c for c in (*(each.judged for each in tuning.ranked), *tuning.refused) if c.subject.name == "astray.onnx"]
         assert other.agreement == pytest.approx(agreement)
         assert (tuning.goal, tuning.data, tuning.count, tuning.reference) == (goal, "sixty images", 60, "resnet18-fp32.onnx")
 
@@ -165,9 +170,9 @@ def test_the_largest_drop_is_the_one_that_was_asked_for_in_points(beside):
     data, paths, _, drop = beside
     for largest, reason in ((drop + 0.1, None), (drop - 0.1, f"loses {drop:.2f} points of top-1")):
         tuning = tune(paths, Goal(min_agreement=0, max_drop=largest, budget_s=0), threads=1, providers=["cpu"], data=data)
-        (other,) = [c for c in (*tuning.ranked, *tuning.refused) if c.subject.name == "astray.onnx"]
+        (other,) = [c for c in (*(each.judged for each in tuning.ranked), *tuning.refused) if c.subject.name == "astray.onnx"]
         assert other.refused == reason
-        assert next(c for c in tuning.ranked if c.subject.name != "astray.onnx").top1 == 0.75
+        assert next(c.judged for c in tuning.ranked if c.judged.subject.name != "astray.onnx").top1 == 0.75
 
 
 @pytest.mark.usefixtures("briefly")
@@ -194,18 +199,18 @@ def test_answers_are_compared_once_for_each_file_and_arithmetic(exports, monkeyp
         exact = np.float32([[1, 0], [0, 1]])
         return exact if subject.target.exact or subject.target.provider == "cpu" else np.float32([[1, 0], [1, 0]])
 
-    monkeypatch.setattr("benchmarks.tune.collect_answers", answer)
+    monkeypatch.setattr("benchmarks.tuning.judging.collect_answers", answer)
     targets = [Target(provider="cuda", exact=exact, micro_batch=batch) for exact in (True, False) for batch in (32, 128)]
-    candidates = [Candidate(replace(fp32, target=target), 1) for target in targets]
-    _judge(candidates, fp32, Goal(), synthetic_images(SIZE, 2), None, silent)
-    assert [candidate.agreement for candidate in candidates] == [1, 1, 0.5, 0.5]
-    assert [candidate.refused for candidate in candidates] == [None, None, *2 * ["agrees on 50.00% of the images only"]]
+    judged = judge([replace(fp32, target=target) for target in targets], fp32, Goal(), synthetic_images(SIZE, 2), None, silent)
+    assert [candidate.subject.target for candidate in judged] == targets
+    assert [candidate.agreement for candidate in judged] == [1, 1, 0.5, 0.5]
+    assert [candidate.refused for candidate in judged] == [None, None, *2 * ["agrees on 50.00% of the images only"]]
     assert len(asked) == 3
 
 
 def test_the_most_threads_are_those_that_were_asked_for(exports, monkeypatch):
-    monkeypatch.setattr("benchmarks.tune._rank", lambda candidates, *rest: candidates)
-    monkeypatch.setattr("benchmarks.tune.generate_images", lambda size: synthetic_images(size, 2))
+    monkeypatch.setattr("benchmarks.tuning.result.race", lambda judged, *rest: judged)
+    monkeypatch.setattr("benchmarks.tuning.result.generate_images", lambda size: synthetic_images(size, 2))
     for threads, expected in (
         (1, [1]),
         (3, [1, 2, 3]),
@@ -225,7 +230,7 @@ class Timed:
     """A way whose calls take as long as it was told."""
 
     def __init__(self, milliseconds):
-        self.milliseconds, self.rounds = milliseconds, 0
+        self.milliseconds = milliseconds
 
 
 def test_rounds_double_in_length_until_three_are_left_which_are_timed_anew(monkeypatch):
@@ -233,14 +238,15 @@ def test_rounds_double_in_length_until_three_are_left_which_are_timed_anew(monke
 
     def time_one(candidate, batch, seconds):
         slices.append(seconds)
-        candidate.calls_ms.append(candidate.subject.milliseconds)
+        return replace(candidate, calls_ms=(*candidate.calls_ms, candidate.judged.subject.milliseconds))
 
-    monkeypatch.setattr("benchmarks.tune._time", time_one)
-    candidates = [Candidate(Timed(10.0 * 2**i), 1) for i in range(12)]
-    ranked = _rank(candidates, None, Goal(budget_s=60), silent)
+    monkeypatch.setattr("benchmarks.tuning.racing._time", time_one)
+    batch = np.zeros((1, SIZE, SIZE, 3), np.uint8)
+    candidates = [Judged(subject=Timed(10.0 * 2**i)) for i in range(12)]
+    ranked = race(candidates, batch, Goal(budget_s=60), silent)
     assert slices == [0.25] * 12 + [0.5] * 6 + [2.5] * 12
     assert [len(c.calls_ms) for c in ranked] == [4] * 3 + [2] * 3 + [1] * 6
     slices.clear()
-    close = [Candidate(Timed(10.0 + 0.04 * i), 1) for i in range(12)]
-    assert len([c for c in _rank(close, None, Goal(budget_s=60), silent) if len(c.calls_ms) == 4]) == 12, "within 5 % of the fastest"
+    close = [Judged(subject=Timed(10.0 + 0.04 * i)) for i in range(12)]
+    assert len([c for c in race(close, batch, Goal(budget_s=60), silent) if len(c.calls_ms) == 4]) == 12, "within 5 % of the fastest"
     assert slices == [0.25] * 12 + [2.5] * 48

@@ -1,6 +1,6 @@
 """Throughput of a model file: image by image on parallel streams, as the runtime does it, against plain batches.
 
-``python -m benchmarks.streams MODEL.onnx``
+``python -m benchmarks.studies.streams MODEL.onnx``
 """
 
 import json

@@ -1,6 +1,6 @@
 """Where the time of a training step goes, and what makes it fast.
 
-``python -m benchmarks.training_step``
+``python -m benchmarks.studies.training_step``
 """
 
 import json

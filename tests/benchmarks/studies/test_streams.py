@@ -2,7 +2,7 @@ import json
 
 from click.testing import CliRunner
 
-from benchmarks.streams import command
+from benchmarks.studies.streams import command
 
 
 def test_both_ways_are_measured_and_an_image_keeps_its_answer(exports):

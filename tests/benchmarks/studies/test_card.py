@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.card import best_scores, command, expected_calibration_error
 from benchmarks.corruptions import CORRUPTIONS, STRENGTHS
+from benchmarks.studies.card import best_scores, command, expected_calibration_error
 from edgeresnet import Classifier
 from edgeresnet.datasets import read_split
 from edgeresnet.evaluation import synthetic_images, top1

@@ -1,6 +1,6 @@
 """LiteRT (TensorFlow Lite) beside this project: the same weights, its FP32 and its dynamic-range INT8 form.
 
-``pip install 'edgeresnet[litert]'``, then ``python -m benchmarks.litert build/resnet18-fp32.onnx build/resnet18-int8.onnx``
+``pip install 'edgeresnet[litert]'``, then ``python -m benchmarks.studies.litert build/resnet18-fp32.onnx build/resnet18-int8.onnx``
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """What a model card says of a model's answers: accuracy by class, calibration, and accuracy on corrupted images.
 
-``python -m benchmarks.card MODEL.onnx --data DATA``
+``python -m benchmarks.studies.card MODEL.onnx --data DATA``
 """
 
 import json

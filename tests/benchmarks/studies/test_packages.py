@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import packages
-from benchmarks.packages import PackagedFile, compare, extract
+from benchmarks.studies import packages
+from benchmarks.studies.packages import PackagedFile, compare, extract
 
 
 def save_network(path, height):

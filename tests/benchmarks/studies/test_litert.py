@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.litert import command
+from benchmarks.studies.litert import command
 
 INSTALLED = find_spec("litert_torch") is not None
 
@@ -20,7 +20,7 @@ def arguments(exports, weights) -> list[str]:
 @pytest.mark.skipif(not INSTALLED, reason="LiteRT's converter is not installed: pip install 'edgeresnet[litert]'")
 def test_both_runtimes_are_held_against_the_original(arguments):
     # As a process: the converter prints on its own.
-    result = subprocess.run([sys.executable, "-m", "benchmarks.litert", *arguments], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, "-m", "benchmarks.studies.litert", *arguments], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     record = json.loads(result.stdout)
     found = {(model["runtime"], model["precision"]): model for model in record["results"]}

@@ -1,6 +1,6 @@
 """`edgeresnet quantize` on other networks: torchvision's, with random weights, one thread, beside ONNX Runtime's own dynamic form.
 
-``python -m benchmarks.networks --network resnet50``
+``python -m benchmarks.studies.networks --network resnet50``
 """
 
 import json

@@ -3,7 +3,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.training_step import command
+from benchmarks.studies.training_step import command
 
 
 def test_a_step_is_profiled_by_its_parts_with_and_without_what_makes_it_fast():
