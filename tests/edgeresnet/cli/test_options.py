@@ -275,6 +275,8 @@ TESTED = {
         "--output",
         "--format",
     },
+    # In tests/benchmarks/test_compare.py.
+    "compare": {"--threshold", "--fail-if", "--all", "--format"},
     "tune": {
         *("--for", "--provider", "--threads", "--min-agreement", "--max-drop", "--data", "--limit", "--budget", "--exhaustive", "--output"),
         "--format",

@@ -27,7 +27,7 @@ def build_table(record: Record) -> Table:
                 *(_identity(result) if i == 0 else ("", "", "")),
                 str(latency.batch_size),
                 f"{latency.p50_ms:.2f}",
-                f"{latency.p90_ms:.2f}",
+                _number(latency.p90_ms),
                 *((_number(latency.device_p50_ms),) if device_only else ()),
                 f"{latency.images_per_s:,.0f}",
                 f"{latency.speedup_vs_original:.2f}x" if latency.speedup_vs_original is not None else "-",
@@ -43,7 +43,7 @@ def find_warnings(record: Record) -> list[str]:
         f"{result.name}, batch {latency.batch_size}: unstable, p90 is {latency.p90_ms / latency.p50_ms:.1f}x the median; machine busy?"
         for result in record.results
         for latency in result.latency
-        if latency.p90_ms > UNSTABLE_RATIO * latency.p50_ms
+        if latency.p90_ms is not None and latency.p90_ms > UNSTABLE_RATIO * latency.p50_ms
     ]
     fp32 = {
         latency.batch_size: latency.p50_ms
