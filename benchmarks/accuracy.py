@@ -1,5 +1,6 @@
 """Accuracy of one model in detail, and its agreement with the original."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -84,6 +85,14 @@ def measure_accuracy(
         per_class=per_class_accuracy(confusion, model.spec.labels),
         confusion=confusion.tolist(),
     )
+
+
+def fingerprint_data(test: LabelledImages) -> str:
+    """Hex SHA-256 of the pixels and the names of their classes: what two records must share for their accuracies to be comparable."""
+    digest = hashlib.sha256(np.ascontiguousarray(test.images).data)
+    for label in test.labels:
+        digest.update(f"{test.classes[label]}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def confusion_matrix(logits: Logits, labels: NDArray[np.int64]) -> NDArray[np.int64]:

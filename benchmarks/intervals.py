@@ -129,7 +129,7 @@ def z_score(confidence: float) -> float:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The p value of McNemar's exact test: a split of discordant pairs at least as uneven as this one, if either side were as likely.
+    """McNemar's exact test: the probability of a split of discordant pairs at least as uneven as this one, if either side were as likely.
 
     Args:
         only_first: Pairs that only the first one gets right.

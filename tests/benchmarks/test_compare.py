@@ -175,7 +175,7 @@ def test_accuracy_is_compared_image_by_image_where_the_records_allow(old, make_r
     lost, gained = (int(part.split()[0]) for part in change.basis.removeprefix("image by image: ").split(", "))
     assert gained - lost == rights[1] - rights[0]
     assert change.change == pytest.approx((gained - lost) / 2000)
-    cut = replace(new.results[2].accuracy, disagreements=new.results[2].accuracy.disagreements[:20])
+    cut = replace(new.results[2].accuracy, disagreements=new.results[2].accuracy.disagreements[:4])
     alone = changes(compare_records(old, with_result(new, INT8, accuracy=cut)))["top1", None, None]
     assert alone.basis.startswith("answers taken as independent (Newcombe)")
     assert alone.interval99[0] < 2 * change.interval99[0], "pairs tell more"
