@@ -128,7 +128,7 @@ def run_benchmark(
     ]
     return Record(
         environment={**describe_environment(), "before": asdict(before), "after": asdict(after)},
-        settings=_describe(settings),
+        settings={**_describe(settings), "input": asdict(subjects[0].spec.input)},
         results=results,
         interrupted=interrupted,
     )

@@ -23,6 +23,8 @@ COMMANDS: Final = {
     "adopt": "Take in any ONNX classifier: described, pixels in, proven equal.",
     "quantize": "Quantize any CNN in ONNX form to dynamic INT8.",
     "bench": "Measure latency and accuracy beside the original.",
+    "compare": "Tell what has changed between two benchmark records.",
+    "report": "Turn benchmark records into a page for the browser.",
     "tune": "Find the fastest way to run a network on this machine.",
     "eval": "Measure accuracy, per class and against the original.",
     "predict": "Classify images.",

@@ -275,6 +275,10 @@ TESTED = {
         "--output",
         "--format",
     },
+    # In tests/benchmarks/test_compare.py.
+    "compare": {"--threshold", "--fail-if", "--all", "--format"},
+    # In tests/benchmarks/test_report.py.
+    "report": {"--html", "--data"},
     "tune": {
         *("--for", "--provider", "--threads", "--min-agreement", "--max-drop", "--data", "--limit", "--budget", "--exhaustive", "--output"),
         "--format",
