@@ -105,7 +105,7 @@ def find_sources(
 
         try:
             if place == STANDARD_INPUT:
-                yield Source(place, sys.stdin.buffer.read())
+                yield Source(place, _read_standard_input())
             elif path.is_dir():
                 names = (f"{place.rstrip('/')}/{within}" for within in in_folder(path, left_out) if is_wanted(within))
                 yield from (Source(name, name) for name in names)
@@ -114,10 +114,18 @@ def find_sources(
                 yield from (Source(f"{place}/{within}", content) for within, content in members)
             elif shard.has(place) and place not in done:
                 yield Source(place, place)
-        except (DataError, OSError) as error:
+        except DataError as error:
             fail(str(error))
+        except OSError as error:
+            fail(f"{error.filename or place}: {error.strerror or error}")
         if left_out:
             report(f"{place}: {left_out}")
+
+
+def _read_standard_input() -> bytes:
+    if sys.stdin is None:  # a service may be started without
+        raise DataError("standard input is closed")
+    return sys.stdin.buffer.read()
 
 
 def count_sources(places: Iterable[str], shard: Shard, done: Collection[str]) -> int | None:

@@ -161,6 +161,23 @@ def test_a_killed_run_goes_on_where_it_was(photos, exports, expected, tmp_path):
     assert {row["image"]: row["label"] for row in rows_of(results.read_text())} == expected
 
 
+def test_results_may_lie_in_a_folder_that_is_not_there_yet(run_cli, photos, exports, tmp_path):
+    results = tmp_path / "new" / "deep" / "results.jsonl"
+    assert run_cli("predict", photos, "--model", exports["fp32"].path, "--resume", results).status == 0
+    assert len(results.read_text().splitlines()) == COUNT
+
+
+@pytest.mark.parametrize(("standard_input", "reason"), [("<&-", "is closed"), ("</dev/null", "not an image")])
+def test_a_standard_input_that_has_no_image_is_one_line(exports, standard_input, reason):
+    line = f'"$0" -m edgeresnet predict - --model "$1" {standard_input}'
+    failed = subprocess.run(["sh", "-c", line, sys.executable, exports["fp32"].path], capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    first, last = failed.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert reason in first
+    assert last == "error: 1 of 1 images could not be read"
+
+
 def test_lines_come_while_the_run_goes_on(photos, exports):
     """The first answers are there before the last image is asked for."""
     names = [str(path) for path in sorted(photos.rglob("*.png"))] * 5
