@@ -9,7 +9,7 @@ import click
 
 from edgeresnet.cli.options import EXISTING_FILE, format_option, target_options
 from edgeresnet.cli.rows import STYLES, open_rows
-from edgeresnet.cli.terminal import note, note_run, progress_bars
+from edgeresnet.cli.terminal import note, note_run, printable, progress_bars
 from edgeresnet.errors import ImageError
 from edgeresnet.target import Target
 
@@ -91,7 +91,7 @@ def command(
     def fail(line: str) -> None:
         nonlocal failed
         failed += 1
-        note(f"error: {line}")
+        note(printable(f"error: {line}"))
 
     def fail_place(line: str) -> None:
         nonlocal count
@@ -99,7 +99,7 @@ def command(
         fail(line)
 
     def find() -> Iterator[str | bytes]:
-        for source in find_sources(places, shard, done, report=lambda line: note(f"note: {line}"), fail=fail_place):
+        for source in find_sources(places, shard, done, report=lambda line: note(printable(f"note: {line}")), fail=fail_place):
             names.append(source.name)
             yield source.image
 
