@@ -77,10 +77,11 @@ def check_not_empty(places: Iterable[str]) -> None:
             raise ImageError("the name of an image is empty; fix: leave it out, or . for the current folder")
         left_out = LeftOut()
         unread: list[OSError] = []
-        if Path(place).is_dir() and next(in_folder(Path(place), left_out, unread.append), None) is None:
-            if unread:
-                raise ImageError(_describe(unread[0], place))
-            raise ImageError(f"{place}: the folder has no images{f' ({left_out})' if left_out else ''}")
+        if not _is_folder(place) or next(in_folder(Path(place), left_out, unread.append), None) is not None:
+            continue
+        if unread:
+            raise ImageError(_describe(unread[0], place))
+        raise ImageError(f"{place}: the folder has no images{f' ({left_out})' if left_out else ''}")
 
 
 def find_sources(
@@ -136,6 +137,13 @@ def _look_into(place: str, shard: Shard, done: Collection[str], left_out: LeftOu
             fail(f"{place}: the archive has no images")
     elif shard.has(place) and place not in done:
         yield Source(place, place)
+
+
+def _is_folder(place: str) -> bool:
+    try:
+        return Path(place).is_dir()
+    except OSError:
+        return False  # what is wrong with it is said when its turn comes
 
 
 def _describe(error: OSError, place: str) -> str:

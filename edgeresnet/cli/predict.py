@@ -83,6 +83,8 @@ def command(
     if resume is not None and (output is not None or style not in ("table", "jsonl")):
         raise click.UsageError("--resume adds JSON lines to its file: leave --output and other formats out")
     places = [*images, *(read_list(listed) if listed is not None else [])]
+    if not places:
+        raise ImageError(f"{listed}: the list names no image")
     check_not_empty(images)
     done = read_done(resume) if resume is not None else set()
     names: deque[str] = deque()
