@@ -73,9 +73,15 @@ def check_not_empty(places: Iterable[str]) -> None:
         ImageError: If one has none.
     """
     for place in places:
+        if not place:
+            raise ImageError("the name of an image is empty; fix: leave it out, or . for the current folder")
         left_out = LeftOut()
-        if Path(place).is_dir() and next(in_folder(Path(place), left_out), None) is None:
-            raise ImageError(f"{place}: the folder has no images{f' ({left_out})' if left_out else ''}")
+        unread: list[OSError] = []
+        if not _is_folder(place) or next(in_folder(Path(place), left_out, unread.append), None) is not None:
+            continue
+        if unread:
+            raise ImageError(_describe(unread[0], place))
+        raise ImageError(f"{place}: the folder has no images{f' ({left_out})' if left_out else ''}")
 
 
 def find_sources(
@@ -98,26 +104,56 @@ def find_sources(
         fail: Receives a line about an archive or folder that cannot be read to its end.
     """
     for place in places:
-        path, left_out = Path(place), LeftOut()
-
-        def is_wanted(within: str, place: str = place) -> bool:
-            return shard.has(within) and f"{place.rstrip('/')}/{within}" not in done
-
+        left_out = LeftOut()
         try:
-            if place == STANDARD_INPUT:
-                yield Source(place, sys.stdin.buffer.read())
-            elif path.is_dir():
-                names = (f"{place.rstrip('/')}/{within}" for within in in_folder(path, left_out) if is_wanted(within))
-                yield from (Source(name, name) for name in names)
-            elif is_archive(path) and path.is_file():
-                members = in_archive(path, left_out, is_wanted)
-                yield from (Source(f"{place}/{within}", content) for within, content in members)
-            elif shard.has(place) and place not in done:
-                yield Source(place, place)
-        except (DataError, OSError) as error:
+            yield from _look_into(place, shard, done, left_out, fail)
+        except DataError as error:
             fail(str(error))
+        except OSError as error:
+            fail(_describe(error, place))
         if left_out:
             report(f"{place}: {left_out}")
+
+
+def _look_into(place: str, shard: Shard, done: Collection[str], left_out: LeftOut, fail: Callable[[str], None]) -> Iterator[Source]:
+    path = Path(place)
+    found = False
+
+    def is_wanted(within: str) -> bool:
+        nonlocal found
+        found = True
+        return shard.has(within) and f"{place.rstrip('/')}/{within}" not in done
+
+    if place == STANDARD_INPUT:
+        yield Source(place, _read_standard_input())
+    elif path.is_dir():
+        for within in in_folder(path, left_out, lambda error: fail(_describe(error, place))):
+            if is_wanted(within):
+                name = f"{place.rstrip('/')}/{within}"
+                yield Source(name, name)
+    elif is_archive(path) and path.is_file():
+        yield from (Source(f"{place}/{within}", content) for within, content in in_archive(path, left_out, is_wanted, fail))
+        if not found:
+            fail(f"{place}: the archive has no images")
+    elif shard.has(place) and place not in done:
+        yield Source(place, place)
+
+
+def _is_folder(place: str) -> bool:
+    try:
+        return Path(place).is_dir()
+    except OSError:
+        return False  # what is wrong with it is said when its turn comes
+
+
+def _describe(error: OSError, place: str) -> str:
+    return f"{error.filename or place}: cannot be read ({error.strerror or error})"
+
+
+def _read_standard_input() -> bytes:
+    if sys.stdin is None:  # a service may be started without
+        raise DataError("standard input is closed")
+    return sys.stdin.buffer.read()
 
 
 def count_sources(places: Iterable[str], shard: Shard, done: Collection[str]) -> int | None:

@@ -1,6 +1,7 @@
 """Encoded images of any format, depth and state of repair -> upright 8-bit RGB. Nobody checked the files that arrive here."""
 
 import io
+import stat
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,9 @@ MAX_PIXELS: Final = 50_000_000
 MAX_SIDE: Final = 1_000_000
 # Pillow hands PostScript to Ghostscript: a program inside a file must not run because somebody called it an image.
 PROGRAMS: Final = ("EPS",)
+
+# What stat.filemode calls them.
+_NO_FILES: Final = {"d": "a folder", "p": "a pipe", "s": "a socket", "c": "a device", "b": "a device"}
 
 _ORIENTATION: Final = 0x0112
 # EXIF 2.32, tag Orientation: how to turn what is stored.
@@ -74,7 +78,14 @@ def check_size(width: int, height: int, name: str) -> None:
 
 def _open(stream: Path | io.BytesIO, name: str) -> Image.Image:
     try:
+        if isinstance(stream, Path):
+            kind = stat.filemode(stream.stat().st_mode)[0]
+            if kind in _NO_FILES:
+                # A pipe that nobody writes to would be waited for until the end of days.
+                raise ImageError(f"{name}: cannot be read as an image (it is {_NO_FILES[kind]})")
         opened = Image.open(stream)
+    except ImageError:
+        raise
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

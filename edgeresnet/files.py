@@ -18,6 +18,9 @@ def replacing(target: Path) -> Iterator[Path]:
     If the block raises, the temporary file is removed and whatever stood at ``target`` before is untouched. Whenever the process is
     killed or the power fails, ``target`` is the old file or the new one; only then the temporary one, whose name begins with a dot,
     may be left.
+
+    Raises:
+        OSError: If the file cannot be written; it names the target.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem[:_LONGEST_STEM]}.{os.getpid()}-{get_ident()}{target.suffix}")
@@ -27,11 +30,21 @@ def replacing(target: Path) -> Iterator[Path]:
             # Or the new name could reach the disk before the content does.
             os.fsync(file.fileno())
         temporary.replace(target)
+    except OSError as error:
+        # That the disk is full is said of an open file, whose name is not known there.
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write ``content``, whole or not at all."""
+    with replacing(target) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_text(target: Path, text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all."""
-    with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(target, text.encode())

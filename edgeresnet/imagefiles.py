@@ -1,5 +1,6 @@
 """Finds images in folders and archives as people have them, and keeps account of what else lies there."""
 
+import io
 import os
 import tarfile
 import zipfile
@@ -7,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import BinaryIO, Final
 
 from edgeresnet.errors import DataError
 from edgeresnet.images import SUFFIXES
@@ -21,6 +22,8 @@ SYSTEM_NAMES: Final = frozenset(
         *("system volume information", "lost+found"),
     }
 )
+# Broken links, pipes, sockets and devices; links in archives.
+NO_FILE: Final = "no file behind the name"
 # The largest image that is decoded, 50 megapixels of 4 channels of 16 bits, is smaller uncompressed.
 MAX_FILE_BYTES: Final = 512 * 2**20
 
@@ -63,16 +66,18 @@ def is_wanted(path: str, left_out: LeftOut) -> bool:
     return True
 
 
-def in_folder(folder: Path, left_out: LeftOut) -> Iterator[str]:
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def in_folder(folder: Path, left_out: LeftOut, fail: Callable[[OSError], None] = _raise) -> Iterator[str]:
     """Paths of the images below a folder, relative to it and with slashes; folder by folder in order of the names. Links are followed.
 
-    Raises:
-        OSError: If a folder cannot be read.
+    Args:
+        folder: Where to search.
+        left_out: Gets what is no image.
+        fail: Receives why a folder in it cannot be read; the others are read all the same.
     """
-
-    def fail(error: OSError) -> None:
-        raise error
-
     for parent, folders, files in os.walk(folder, onerror=fail, followlinks=True):
         here = Path(parent).relative_to(folder)
         if _leads_back(Path(parent)):
@@ -86,10 +91,15 @@ def in_folder(folder: Path, left_out: LeftOut) -> Iterator[str]:
             path = (here / name).as_posix()
             if not is_wanted(path, left_out):
                 continue
-            if (folder / path).is_file():
+            try:
+                is_file = (folder / path).is_file()
+            except OSError as error:
+                fail(error)
+                continue
+            if is_file:
                 yield path
             else:
-                left_out.add(path, "no file behind the name")
+                left_out.add(path, NO_FILE)
 
 
 def _leads_back(folder: Path) -> bool:
@@ -102,32 +112,56 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def in_archive(archive: Path, left_out: LeftOut, choose: Callable[[str], bool] = lambda path: True) -> Iterator[tuple[str, bytes]]:
+def in_archive(
+    archive: Path,
+    left_out: LeftOut,
+    choose: Callable[[str], bool] = lambda path: True,
+    fail: Callable[[str], None] | None = None,
+) -> Iterator[tuple[str, bytes]]:
     """Paths of the images in an archive, with slashes, and their content, one after the other in the archive's order.
 
     Args:
         archive: One of ``ARCHIVE_SUFFIXES``.
         left_out: Gets what is no image.
         choose: Whether an image's content is wanted; others are passed over.
+        fail: Receives a line about an image that is damaged or encrypted where the others can be read all the same.
 
     Raises:
-        DataError: If the archive is damaged, encrypted or of another form.
+        DataError: If the archive is damaged, encrypted or of another form; without ``fail`` an image is enough.
     """
     members = _zip_members if archive.suffix.lower() == ".zip" else _tar_members
     try:
         for path, size, read in members(archive):
             if is_wanted(path, left_out) and choose(path):
-                if size > MAX_FILE_BYTES:
+                if read is None:
+                    left_out.add(path, NO_FILE)
+                elif size > MAX_FILE_BYTES:
                     left_out.add(path, f"larger than {MAX_FILE_BYTES:,} bytes")
-                else:
-                    yield path, read()
+                elif (content := _read(read, f"{archive}/{path}", fail)) is not None:
+                    yield path, content
     # Archives of strangers make their readers raise nearly anything, from zlib.error to NotImplementedError.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = _reason(error)
         raise DataError(f"{archive}: the archive cannot be read ({reason}); it must be one of {', '.join(ARCHIVE_SUFFIXES)}") from error
 
 
-_Member = tuple[str, int, Callable[[], bytes]]
+def _read(read: Callable[[], bytes], name: str, fail: Callable[[str], None] | None) -> bytes | None:
+    """Content of an image, or None after telling ``fail`` what is wrong with it."""
+    try:
+        return read()
+    except Exception as error:  # as in in_archive
+        if fail is None:
+            raise
+        fail(f"{name}: cannot be read from the archive ({_reason(error)})")
+        return None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+# Path, size, and what reads it; None for links and devices.
+_Member = tuple[str, int, Callable[[], bytes] | None]
 
 
 def _zip_members(archive: Path) -> Iterator[_Member]:
@@ -139,8 +173,22 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
 
 
 def _tar_members(archive: Path) -> Iterator[_Member]:
-    with tarfile.open(archive, "r|*") as file:
+    with archive.open("rb") as stream, tarfile.open(fileobj=_UpToItsEnd(stream), mode="r|*") as file:
         for member in file:
-            stream = file.extractfile(member) if member.isfile() else None
-            if stream is not None:
-                yield member.name, member.size, stream.read
+            if not member.isdir():
+                content = file.extractfile(member) if member.isfile() else None
+                yield member.name, member.size, content.read if content is not None else None
+
+
+class _UpToItsEnd(io.RawIOBase):
+    """A file that is not read on and on after its end, as tarfile does to skip the exabytes that a header promises."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._in_vain = stream, 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        content = self._stream.read(size)
+        self._in_vain = 0 if content else self._in_vain + 1
+        if self._in_vain > 100:
+            raise EOFError("it ends before what it promises")
+        return content

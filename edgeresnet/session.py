@@ -39,10 +39,10 @@ class Session:
 
     Raises:
         ModelNotFoundError: If there is no such file.
-        ModelFormatError: If it is not a classifier with this project's metadata, or not the file with that SHA-256.
+        ModelFormatError: If it is not a classifier with this project's metadata, or not the file with that SHA-256, or the target's
+            micro-batch would make a prediction depend on its neighbours.
         ProviderError: If the provider cannot run the model here.
         MissingExtraError: If ONNX Runtime is not installed.
-        ValueError: If the target would make a prediction depend on its neighbours.
     """
 
     def __init__(self, model: Path | bytes, target: Target | None = None, *, sha256: str | None = None) -> None:
@@ -240,11 +240,15 @@ def _fill_batch(pixels: Pixels, fixed_batch: int | None) -> Pixels:
 def _choose_micro_batch(target: Target, spec: ModelSpec, provider: Provider, fixed_batch: int | None) -> int:
     if spec.precision in DYNAMIC_PRECISIONS:
         if target.micro_batch not in (None, 1):
-            raise ValueError(f"micro_batch must be 1 for a dynamically quantized model, not {target.micro_batch}: images share one scale")
+            raise ModelFormatError(
+                f"micro_batch must be 1 for a dynamically quantized model, not {target.micro_batch}: images share one scale"
+            )
         return 1
     if fixed_batch is not None:
         if target.micro_batch not in (None, fixed_batch):
-            raise ValueError(f"micro_batch must be {fixed_batch}, the number of images that the model takes, not {target.micro_batch}")
+            raise ModelFormatError(
+                f"micro_batch must be {fixed_batch}, the number of images that the model takes, not {target.micro_batch}"
+            )
         return fixed_batch
     fitting = provider.micro_batch * USUAL_PIXELS // (spec.input.height * spec.input.width)
     return target.micro_batch or max(1, min(provider.micro_batch, fitting))

@@ -47,8 +47,12 @@ class Target:
         if self.provider not in (*PROVIDERS, AUTO):
             raise ProviderError(f"unknown provider {self.provider!r}; choose from {', '.join((*PROVIDERS, AUTO))}")
         for name in ("threads", "streams", "micro_batch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
+            value: object = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, int):
+                raise TypeError(f"{name} must be a whole number, not {value!r}")
+            if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if self.threads is not None and self.threads > MOST_THREADS:
             raise ValueError(f"threads must be at most {MOST_THREADS:,}, not {self.threads:,}")

@@ -60,7 +60,7 @@ class GoldenAnswers:
             logits = np.frombuffer(b64decode(entries["logits"], validate=True), "<f4").reshape(len(images), -1)
             return cls(images=images, logits=logits, least_db=float(entries["least_db"]))
         # Pillow's decoders raise what they meet in broken data: OSError, SyntaxError, ValueError.
-        except (KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError, OSError, SyntaxError) as error:
             raise ModelFormatError(f"the answers in the file's metadata are broken ({error!r}); fix: get the file again") from error
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeresnet.errors import ExportError
 from edgeresnet.evaluation import synthetic_images
-from edgeresnet.files import replacing
+from edgeresnet.files import write_bytes
 from edgeresnet.images import Pixels
 from edgeresnet.preprocessing import Changes, Preprocessing
 from edgeresnet.session import Session
@@ -113,8 +113,7 @@ def adopt_model(
             raise ExportError(f"the answers would differ by {difference:.2g} of the largest; nothing was written")
     except ExportError as error:
         raise ExportError(f"{source}: {error}") from error
-    with replacing(target) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(target, content)
     return AdoptedModel(
         path=target,
         spec=spec,

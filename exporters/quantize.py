@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import ExportError
-from edgeresnet.files import replacing
+from edgeresnet.files import write_bytes
 from edgeresnet.machine import available_cores
 from edgeresnet.progress import Track, silent
 from edgeresnet.spec import ACCEPTABLE_SQNR_DB, Accuracy
@@ -106,8 +106,7 @@ def quantize_file(
         result, content = _quantize(prepared, probes, Budget(least_db=least_db, test=test, max_drop=max_drop), track)
     except ExportError as error:
         raise ExportError(f"{source}: {error}") from error
-    with replacing(target) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(target, content)
     return replace(result, path=target)
 
 

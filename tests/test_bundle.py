@@ -74,3 +74,17 @@ def test_the_stamped_accuracy_is_what_an_independent_count_finds(real_data):
     assert counted / 600 == pytest.approx(stamped.top1, abs=4 * (stamped.top1 * (1 - stamped.top1) / 600) ** 0.5)
     parity = compare_logits(collect_logits(load_weights(bundled_weights()), test.images, ""), logits)
     assert parity.agreement >= 0.98
+
+
+@pytest.mark.parametrize(
+    "arguments", [("export",), ("bench",), ("eval", "--data", "{data}"), ("train", "--init", "bundled", "--data", "{data}")]
+)
+def test_a_released_wheel_which_has_no_weights_says_where_they_are(run_cli, labelled_folder, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    model = [str(bundled_model())] if arguments[0] == "eval" else []
+    monkeypatch.setattr("edgeresnet.training.weights.files", lambda package: tmp_path)
+    failed = run_cli(*(argument.format(data=labelled_folder) for argument in arguments), *model)
+    assert (failed.status, failed.err.count("\n")) == (1, 1)
+    assert failed.err.startswith("error: the bundled network's PyTorch weights are not in released wheels")
+    assert "from a checkout" in failed.err
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 import re
 import shlex
 import shutil
@@ -303,7 +304,7 @@ def test_the_commands_run_as_given_and_print_what_is_so(run_cli, document):
 def said_by_python(code):
     """What an example prints, from what it does by other means."""
     prediction = Classifier().predict("cat.jpg")
-    if "from_profile" in code or "export_module" in code:
+    if "from_profile" in code or "export_module" in code or "def classify" in code:
         return ""
     if "predict_batch" not in code:
         return f"{prediction!r}\n"
@@ -316,6 +317,16 @@ def said_by_python(code):
 def test_the_python_runs_as_given_and_prints_what_is_so(code, capsys):
     exec(compile(code, "document", "exec"), {})
     assert capsys.readouterr().out == said_by_python(code)
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_function_for_spark_and_ray_takes_any_iterable_and_gives_what_travels():
+    (code,) = [code for code in PYTHON if "def classify" in code]
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    answers = pickle.loads(pickle.dumps(list(names["classify"](iter(["cat.jpg", "none.jpg", "photos/cat.jpg"])))))
+    label = Classifier().predict("cat.jpg").label
+    assert answers == [("cat.jpg", label), ("none.jpg", "none.jpg: no such file"), ("photos/cat.jpg", label)]
 
 
 def name_of(result):

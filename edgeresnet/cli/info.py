@@ -45,7 +45,7 @@ def _summarize_labels(metadata: Mapping[str, str]) -> dict[str, str]:
     key = f"{PREFIX}labels"
     try:
         labels = json.loads(metadata[key])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         return {}
     if not isinstance(labels, list) or len(labels) <= SHOWN_LABELS:
         return {}

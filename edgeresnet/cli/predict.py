@@ -9,7 +9,7 @@ import click
 
 from edgeresnet.cli.options import EXISTING_FILE, format_option, target_options
 from edgeresnet.cli.rows import STYLES, open_rows
-from edgeresnet.cli.terminal import note, note_run, progress_bars
+from edgeresnet.cli.terminal import note, note_run, printable, progress_bars
 from edgeresnet.errors import ImageError
 from edgeresnet.target import Target
 
@@ -83,6 +83,8 @@ def command(
     if resume is not None and (output is not None or style not in ("table", "jsonl")):
         raise click.UsageError("--resume adds JSON lines to its file: leave --output and other formats out")
     places = [*images, *(read_list(listed) if listed is not None else [])]
+    if not places:
+        raise ImageError(f"{listed}: the list names no image")
     check_not_empty(images)
     done = read_done(resume) if resume is not None else set()
     names: deque[str] = deque()
@@ -91,7 +93,7 @@ def command(
     def fail(line: str) -> None:
         nonlocal failed
         failed += 1
-        note(f"error: {line}")
+        note(printable(f"error: {line}"))
 
     def fail_place(line: str) -> None:
         nonlocal count
@@ -99,7 +101,7 @@ def command(
         fail(line)
 
     def find() -> Iterator[str | bytes]:
-        for source in find_sources(places, shard, done, report=lambda line: note(f"note: {line}"), fail=fail_place):
+        for source in find_sources(places, shard, done, report=lambda line: note(printable(f"note: {line}")), fail=fail_place):
             names.append(source.name)
             yield source.image
 

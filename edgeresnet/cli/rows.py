@@ -37,6 +37,7 @@ def open_rows(style: str, top: int, output: Path | None, grown: Path | None) -> 
         grown: File of JSON lines that lines are added to as they come, in place of ``output``.
     """
     if grown is not None:
+        grown.parent.mkdir(parents=True, exist_ok=True)
         with grown.open("a", encoding="utf-8") as file:
             yield _Lines(file, top)
     elif output is not None:

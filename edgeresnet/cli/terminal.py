@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 def printable(text: str) -> str:
     """Text of somebody else's with what a terminal would obey, or could not show, as escapes: a file's name may hold anything."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def note(text: str) -> None:
     """Tell the user something that is not data."""
-    print(printable(text), file=sys.stderr)
+    print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)
 
 
 def note_run(session: "Session") -> None:

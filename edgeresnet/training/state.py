@@ -1,6 +1,7 @@
 """The state of a run, from which it resumes exactly."""
 
 import copy
+import io
 import struct
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from edgeresnet.errors import CheckpointError, NetworkError
-from edgeresnet.files import replacing
+from edgeresnet.files import write_bytes
 from edgeresnet.preprocessing import Preprocessing
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.networks import Blueprint, canonical, find_network, find_stored
@@ -146,8 +147,10 @@ class TrainingState:
             "seconds": self.seconds,
             "history": [vars(record) for record in self.history],
         }
-        with replacing(path) as temporary:
-            torch.save(content, temporary)
+        # In memory first: PyTorch's own writer of files raises errors of its own where the disk is full.
+        stream = io.BytesIO()
+        torch.save(content, stream)
+        write_bytes(path, stream.getvalue())
 
     @classmethod
     def load(cls, path: Path, device: torch.device, network: str | None = None) -> tuple["TrainingState", TrainingConfig]:

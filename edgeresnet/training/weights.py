@@ -10,11 +10,11 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from edgeresnet.errors import CheckpointError, ModelFormatError, ProviderError
-from edgeresnet.files import replacing
+from edgeresnet.files import write_bytes
 from edgeresnet.images import Pixels
 from edgeresnet.preprocessing import Changes, Preprocessing
 from edgeresnet.session import to_logits
@@ -59,8 +59,18 @@ class TrainedNetwork:
 
 
 def bundled_weights() -> Path:
-    """Path of the weights that come with the package."""
-    return Path(str(files("edgeresnet") / "models" / "resnet18-cifar10.safetensors"))
+    """Path of the bundled network's weights, which come with the source: on a device nobody needs their 22 MB.
+
+    Raises:
+        CheckpointError: If the package was installed from a released wheel, which leaves them out.
+    """
+    path = Path(str(files("edgeresnet") / "models" / "resnet18-cifar10.safetensors"))
+    if not path.is_file():
+        raise CheckpointError(
+            "the bundled network's PyTorch weights are not in released wheels, which go to devices; fix: name weights of your own, or "
+            "install from a checkout of the source (pip install '.[export,cpu]')"
+        )
+    return path
 
 
 def round_to_half(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -92,8 +102,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], spec: ModelSpec) -> No
         state: State dictionary of the network that ``spec`` names.
         spec: Its description; the checksum in it is ignored, since it is that of the file itself.
     """
-    with replacing(path) as temporary:
-        save_file(round_to_half(state), temporary, metadata=spec.to_metadata())
+    write_bytes(path, save(round_to_half(state), metadata=spec.to_metadata()))
 
 
 def load_weights(

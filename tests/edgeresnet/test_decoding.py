@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import os
 import random
+import socket
 import struct
 import warnings
 import zlib
@@ -204,6 +206,17 @@ def test_what_a_decoder_raises_is_an_image_error():
         for end in range(8, len(content), max(1, len(content) // 40)):
             with contextlib.suppress(ImageError):
                 to_pixels(content[:end], 8)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    """A pipe that nobody writes to has no end, and a device may have none."""
+    os.mkfifo(tmp_path / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(tmp_path / "socket.png"))
+        (tmp_path / "link.png").symlink_to(tmp_path / "pipe.png")
+        for name, kind in (("pipe.png", "pipe"), ("link.png", "pipe"), ("socket.png", "socket"), ("", "folder"), ("/dev/zero", "device")):
+            with pytest.raises(ImageError, match=rf"cannot be read as an image \(it is a {kind}\)"):
+                decode(tmp_path / name)
 
 
 def test_an_image_that_was_closed_is_refused(tmp_path):

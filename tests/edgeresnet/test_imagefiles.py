@@ -1,7 +1,9 @@
 """Data sets as people have them: with what their systems put beside the images, in archives of any program."""
 
+import gzip
 import io
 import json
+import lzma
 import os
 import re
 import shutil
@@ -194,6 +196,57 @@ def test_a_file_that_would_unpack_to_a_gigabyte_is_left_out(tmp_path):
     left_out = LeftOut()
     assert list(in_archive(path, left_out)) == []
     assert "1 larger than 536,870,912 bytes (a.png)" in str(left_out)
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.xz"])
+def test_a_header_that_promises_an_exabyte_is_found_out_at_once(tmp_path, suffix):
+    """It would be skipped for years."""
+    member = tarfile.TarInfo("a.png")
+    member.size = 2**60
+    content = member.tobuf(tarfile.GNU_FORMAT)
+    path = tmp_path / f"bomb{suffix}"
+    path.write_bytes({".tar": bytes, ".tar.gz": gzip.compress, ".tar.xz": lzma.compress}[suffix](content))
+    with pytest.raises(DataError, match="ends before what it promises"):
+        list(in_archive(path, LeftOut()))
+
+
+def test_links_and_devices_in_an_archive_are_counted(tmp_path):
+    with tarfile.open(tmp_path / "links.tar", "w") as file:
+        for name, kind in (("a.png", tarfile.REGTYPE), ("b.png", tarfile.LNKTYPE), ("c.png", tarfile.SYMTYPE), ("d.png", tarfile.FIFOTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "a.png" if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE) else ""
+            file.addfile(member)
+    left_out = LeftOut()
+    assert list(in_archive(tmp_path / "links.tar", left_out)) == [("a.png", b"")]
+    assert str(left_out) == "left out: 3 no file behind the name (b.png, ...)"
+
+
+def test_a_damaged_image_of_a_zip_archive_costs_no_other(tmp_path):
+    path = as_zip(tmp_path / "data", {f"{i}.png": b"%d" % i * 50 for i in range(4)})
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"2" * 50, b"2" * 49 + b"3"))
+    failures = []
+    assert [name for name, _ in in_archive(path, LeftOut(), fail=failures.append)] == ["0.png", "1.png", "3.png"]
+    assert failures == [f"{path}/2.png: cannot be read from the archive (Bad CRC-32 for file '2.png')"]
+    with pytest.raises(DataError, match=r"Bad CRC-32 for file '2\.png'"):
+        list(in_archive(path, LeftOut()))
+
+
+def test_a_folder_that_cannot_be_read_costs_no_other(tmp_path):
+    """Such as one whose path is longer than the system takes."""
+    as_folder(tmp_path, dict.fromkeys(("a/deep.png", "b/last.png"), b""))
+    here = os.open(tmp_path / "a", os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("x" * 200, dir_fd=here)
+        here, above = os.open("x" * 200, os.O_RDONLY, dir_fd=here), here
+        os.close(above)
+    os.close(here)
+    failures = []
+    assert list(in_folder(tmp_path, LeftOut(), failures.append)) == ["a/deep.png", "b/last.png"]
+    (failure,) = failures
+    assert failure.strerror == "File name too long"
+    with pytest.raises(OSError, match="File name too long"):
+        list(in_folder(tmp_path, LeftOut()))
 
 
 def test_folders_are_searched_in_a_fixed_order(tmp_path):

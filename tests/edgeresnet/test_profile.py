@@ -46,6 +46,23 @@ def test_another_model_than_the_measured_one_is_refused(profile, exports):
         Classifier.from_profile(profile)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"threads": 1.5}, "threads must be a whole number, not 1.5"),
+        ({"threads": float("nan")}, "threads must be a whole number, not nan"),
+        ({"streams": "2"}, "streams must be a whole number, not '2'"),
+        ({"micro_batch": 4}, "micro_batch must be 1 for a dynamically quantized model, not 4"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_as_what_the_file_says(profile, setting, message):
+    entries = json.loads(profile.read_text())
+    entries["target"] |= setting
+    profile.write_text(json.dumps(entries))
+    with pytest.raises(ModelFormatError, match=message):
+        Classifier.from_profile(profile)
+
+
 @pytest.mark.parametrize("broken", ["no JSON", "[]", "{}", '{"schema": "edgeresnet.profile/2", "model": "m", "target": {"speed": 9}}'])
 def test_what_is_no_profile_is_refused(tmp_path, broken):
     path = tmp_path / "deploy.json"

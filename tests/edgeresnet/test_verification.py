@@ -98,6 +98,7 @@ def test_a_file_without_answers_or_with_broken_ones_is_an_error(exports, tmp_pat
     broken = {
         None: "carries no answers",
         "{": "broken",
+        "[" * 100_000: "broken",
         json.dumps(whole | {"images": []}): "broken",
         json.dumps(whole | {"images": ["AAAA"]}): "broken",
         json.dumps(whole | {"logits": whole["logits"][:-8]}): "broken",

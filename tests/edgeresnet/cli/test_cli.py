@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -92,6 +93,17 @@ def test_info_tells_what_is_in_the_file(run_cli, exports):
     assert facts["operators"]["MatMulInteger"] == 19
     assert facts["metadata"]["edgeresnet.precision"] == "int8"
     assert facts["sha256"] in run_cli("info", path).out
+
+
+def test_info_shows_metadata_that_makes_no_sense(run_cli, exports, tmp_path):
+    model = onnx.load(exports["int8"].path)
+    for entry in model.metadata_props:
+        if entry.key == "edgeresnet.labels":
+            entry.value = "[" * 20_000
+    onnx.save(model, tmp_path / "model.onnx")
+    result = run_cli("info", tmp_path / "model.onnx")
+    assert result.status == 0
+    assert "[" * 100 in result.out
 
 
 def test_eval_reports_accuracy_and_agreement(run_cli, exports, weights, labelled_folder):

@@ -108,6 +108,32 @@ def test_bad_images_and_archives_are_named_and_the_rest_goes_on(run_cli, photos,
     assert summary == "error: 3 of 5 images could not be read"
 
 
+def test_an_archive_without_images_is_an_error_as_a_folder_is(run_cli, photos, exports, tmp_path):
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    failed = run_cli("predict", tmp_path / "empty.zip", photos, "--model", exports["fp32"].path, "--format", "jsonl")
+    assert (failed.status, len(rows_of(failed.out))) == (1, COUNT)
+    assert f"error: {tmp_path / 'empty.zip'}: the archive has no images\n" in failed.err
+
+
+def test_an_empty_name_is_not_the_current_folder(run_cli, photos, monkeypatch):
+    """It is what a shell makes of "$FOLDER" where nobody has set that."""
+    monkeypatch.chdir(photos)
+    failed = run_cli("predict", "")
+    assert (failed.status, failed.out) == (1, "")
+    assert failed.err == "error: the name of an image is empty; fix: leave it out, or . for the current folder\n"
+
+
+def test_a_bad_image_is_one_line_whatever_its_name(run_cli, exports, tmp_path):
+    (tmp_path / "two\nlines.png").write_bytes(b"junk")
+    (tmp_path / "odd\n.txt").touch()
+    failed = run_cli("predict", tmp_path, "--model", exports["fp32"].path)
+    note, bad, total = failed.err.splitlines()
+    assert note == f"note: {tmp_path}: left out: 1 .txt file(s) (odd\\n.txt)"
+    assert bad == f"error: {tmp_path}/two\\nlines.png: not an image in a format that Pillow reads"
+    assert total == "error: 1 of 1 images could not be read"
+
+
 def test_shards_are_a_partition_that_does_not_depend_on_where_the_folder_lies(run_cli, photos, exports, tmp_path):
     model = ("--model", exports["fp32"].path, "--format", "jsonl")
     parts = [images_of(run_cli("predict", photos, "--shard", f"{i}/4", *model).out) for i in range(1, 5)]
@@ -159,6 +185,23 @@ def test_a_killed_run_goes_on_where_it_was(photos, exports, expected, tmp_path):
     assert done
     subprocess.run([*command, "--resume", results], check=True, capture_output=True)
     assert {row["image"]: row["label"] for row in rows_of(results.read_text())} == expected
+
+
+def test_results_may_lie_in_a_folder_that_is_not_there_yet(run_cli, photos, exports, tmp_path):
+    results = tmp_path / "new" / "deep" / "results.jsonl"
+    assert run_cli("predict", photos, "--model", exports["fp32"].path, "--resume", results).status == 0
+    assert len(results.read_text().splitlines()) == COUNT
+
+
+@pytest.mark.parametrize(("standard_input", "reason"), [("<&-", "is closed"), ("</dev/null", "not an image")])
+def test_a_standard_input_that_has_no_image_is_one_line(exports, standard_input, reason):
+    line = f'"$0" -m edgeresnet predict - --model "$1" {standard_input}'
+    failed = subprocess.run(["sh", "-c", line, sys.executable, exports["fp32"].path], capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    first, last = failed.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert reason in first
+    assert last == "error: 1 of 1 images could not be read"
 
 
 def test_lines_come_while_the_run_goes_on(photos, exports):
