@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeresnet.errors import ExportError
 from exporters.foreign.opset import raise_opset
 
-Attribute = int | float | Sequence[int]
+Attribute = int | float | str | Sequence[int]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeresnet.errors import ExportError
-from exporters.int8.layout import ImageShape, Layout
+from exporters.int8.layout import Attribute, ImageShape, Layout
+from exporters.int8.resizing import Resizing
 from exporters.int8.windows import Windows
 
 Emitter = Callable[[Layout, ir.Node], bool]
@@ -187,6 +188,31 @@ def _reduce_mean(layout: Layout, node: ir.Node) -> bool:
     return bool(over_the_image and node.attributes.get_int("keepdims", 1)) and _global_average(layout, node)
 
 
+def _resize(layout: Layout, node: ir.Node) -> bool:
+    """On images with their channels last.
+
+    ONNX Runtime interpolates those four times as fast (67 against 297 us from 64 channels of 32x32 to 64x64), and the nearest pixel is a
+    copy of its row.
+    """
+    plan = Resizing.of(node) if layout.has_rows(first_input(node)) else None
+    if plan is None:
+        return False
+    before, after, name = plan.before, plan.after, name_of(node)
+    shape = layout.constant([0, before.height, before.width, before.channels])
+    image = layout.emit("Reshape", [layout.rows(first_input(node)), shape], name=f"{name}/image")
+    if plan.mode == "nearest":
+        down, across = (layout.constant(places, "places") for places in plan.nearest())
+        widened = layout.emit("Gather", [image, across], {"axis": 2}, name=f"{name}/widened")
+        resized = layout.emit("Gather", [widened, down], {"axis": 1}, name=f"{name}/resized")
+    else:
+        factors = [None if given is None else layout.constant(given) for given in (plan.scales, plan.sizes)]
+        inputs = [image, None, *factors][: 3 if plan.sizes is None else 4]
+        attributes: dict[str, Attribute] = {"mode": plan.mode, "axes": [1, 2], **plan.settings}
+        resized = layout.emit("Resize", inputs, attributes, name=f"{name}/resized")
+    _supersede(layout, node, "Reshape", [resized, layout.constant([0, after.pixels, after.channels])])
+    return True
+
+
 def _flatten(layout: Layout, node: ir.Node) -> bool:
     """A single pixel as (N, channels): the same numbers in the same order in both forms."""
     value, result = first_input(node), node.outputs[0].shape
@@ -219,6 +245,7 @@ _EMITTERS: Final[Mapping[str, Emitter]] = {
     "AveragePool": _average_pool,
     "GlobalAveragePool": _global_average,
     "ReduceMean": _reduce_mean,
+    "Resize": _resize,
     "Flatten": _flatten,
     "Reshape": _flatten,
 }

@@ -105,6 +105,11 @@ def test_an_elementwise_operator_keeps_its_attributes(nodes):
     assert_same_answers(model, quantized)
 
 
+def resize(scales, sizes=None, **attributes):
+    inputs = ["c", "", scales, *([sizes] if sizes else [])]
+    return helper.make_node("Resize", inputs, ["y"], **attributes)
+
+
 def shifted(*nodes):
     """``p``, which is ``c`` without its sign: something to divide by."""
     return [node("Abs", "c", "a"), node("Add", "a one", "p"), *nodes]
@@ -150,6 +155,22 @@ ON_ROWS = {
     "global mean": ([node("GlobalAveragePool")], {}),
     "mean over axes": ([node("ReduceMean", "c axes")], {"axes": ints(2, 3)}),
     "mean over axes from behind": ([node("ReduceMean", "c axes", keepdims=1)], {"axes": ints(-1, -2)}),
+    "the nearest pixel": ([resize("scales")], {"scales": np.float32([1, 1, 2, 2])}),
+    "the nearest pixel by other coordinates": (
+        [resize("scales", coordinate_transformation_mode="asymmetric", nearest_mode="floor")],
+        {"scales": np.float32([1, 1, 1.7, 0.6])},
+    ),
+    "the nearest pixel of half the size": ([resize("scales", nearest_mode="ceil")], {"scales": np.float32([1, 1, 0.5, 0.5])}),
+    "the nearest pixel to a size": ([resize("", "sizes", axes=[2, 3])], {"sizes": ints(11, 9)}),
+    "interpolation": ([resize("scales", mode="linear")], {"scales": np.float32([1, 1, 2, 2])}),
+    "interpolation between corners": (
+        [resize("scales", mode="linear", axes=[3, 2], coordinate_transformation_mode="align_corners")],
+        {"scales": np.float32([0.7, 2.5])},
+    ),
+    "interpolation to a size": (
+        [resize("", "sizes", mode="linear", axes=[-2, -1], coordinate_transformation_mode="asymmetric")],
+        {"sizes": ints(4, 33)},
+    ),
 }
 
 
@@ -186,6 +207,14 @@ ON_IMAGES = {
     "softmax over the width": ([node("Softmax", axis=3)], {}),
     "an image flattened": ([node("Flatten", axis=1)], {}),
     "an image in another shape": ([node("Reshape", "c shape")], {"shape": ints(0, CHANNELS, HEIGHT * WIDTH, 1)}),
+    "cubic interpolation": ([resize("scales", mode="cubic")], {"scales": np.float32([1, 1, 2, 2])}),
+    "the nearest pixel of channels too": ([resize("scales")], {"scales": np.float32([1, 2, 2, 2])}),
+    "interpolation without aliasing": ([resize("scales", mode="linear", antialias=1)], {"scales": np.float32([1, 1, 0.5, 0.5])}),
+    "a size that keeps proportions": ([resize("", "sizes", axes=[2, 3], keep_aspect_ratio_policy="not_larger")], {"sizes": ints(3, 12)}),
+    "a part of an image": (
+        [node("Resize", "c roi scales", coordinate_transformation_mode="tf_crop_and_resize")],
+        {"roi": np.float32([0, 0, 0.2, 0.2, 1, 1, 0.8, 0.8]), "scales": np.float32([1, 1, 2, 2])},
+    ),
     "a turned image": ([node("Transpose", perm=[0, 1, 3, 2])], {}),
 }
 
