@@ -171,8 +171,10 @@ def _average_pool(layout: Layout, node: ir.Node) -> bool:
 
 def _gather_pools(layout: Layout, node: ir.Node, windows: Windows) -> ir.Value:
     """Rows (N, windows, size, channels)."""
-    table = layout.constant(windows.rows_inside(), "windows")
-    return layout.emit("Gather", [layout.rows(first_input(node)), table], {"axis": 1}, name=f"{name_of(node)}/windows")
+    rows, name = layout.rows(first_input(node)), name_of(node)
+    pixels = layout.emit("Gather", [rows, layout.table(windows, inside=True)], {"axis": 1}, name=f"{name}/pixels")
+    shape = layout.constant([0, windows.count, windows.size, layout.shape(first_input(node)).channels])
+    return layout.emit("Reshape", [pixels, shape], name=f"{name}/windows")
 
 
 def _global_average(layout: Layout, node: ir.Node) -> bool:

@@ -145,11 +145,10 @@ def _string_together(
         return values
     if windows.reads_padding:
         values = layout.with_padding_row(values, zero_point)
-    table = windows.rows()
-    columns = layout.emit("Gather", [values, layout.constant(table.reshape(-1), "windows")], {"axis": 1}, name=f"{name_of(node)}/rows")
+    columns = layout.emit("Gather", [values, layout.table(windows)], {"axis": 1}, name=f"{name_of(node)}/rows")
     if windows.size == 1:
         return columns
-    return layout.emit("Reshape", [columns, layout.constant([0, len(table), depth])], name=f"{name_of(node)}/windows")
+    return layout.emit("Reshape", [columns, layout.constant([0, windows.count, depth])], name=f"{name_of(node)}/windows")
 
 
 def _multiply(layout: Layout, node: ir.Node, quantized: tuple[ir.Value, ir.Value, ir.Value], weights: QuantizedMatrix) -> ir.Value:

@@ -384,3 +384,14 @@ def test_weights_that_differ_in_shape_alone_are_two_constants():
     nodes = [node("Conv", "c up", "u"), node("Relu", "u", "r"), node("Conv", "r down")]
     model = build(nodes, {"up": even, "down": even.reshape(16, 32, 1, 1)})
     assert all(layer.quantized for layer in quantize(model).layers)
+
+
+@pytest.mark.parametrize(
+    "nodes", [[node("Conv", "c k", pads=[1] * 4)], [node("MaxPool", kernel_shape=[3, 3], pads=[1] * 4)]], ids=["conv", "pool"]
+)
+def test_the_file_does_not_hold_the_row_numbers_of_many_windows(nodes):
+    model = build(nodes, {"k": whole_weights(CHANNELS, CHANNELS, (3, 3))})
+    quantized = quantize(model)
+    numbers = [tensor for tensor in quantized.model.graph.initializer if tensor.data_type == TensorProto.INT32]
+    assert numbers
+    assert max(len(numpy_helper.to_array(tensor).ravel()) for tensor in numbers) <= 128 < 9 * HEIGHT * WIDTH
