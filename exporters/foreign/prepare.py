@@ -10,12 +10,15 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
+from onnxscript.rewriter import RewritePass
+from onnxscript.rewriter.rules import common as common_rules
 
 from edgeresnet.errors import EdgeResNetError, ExportError
 from exporters.foreign.inputs import ImageTensor, bind_inputs, set_batch
 from exporters.foreign.opset import raise_opset
 from exporters.foreign.precision import is_half, widen
 from exporters.foreign.reading import read_model
+from exporters.parts import find_parts
 from exporters.probes import generate_probes
 from exporters.proof import collect_answers, compare_answers
 from exporters.sessions import open_session, run_session
@@ -140,7 +143,7 @@ def _make_plain(source: onnx.ModelProto) -> onnx.ModelProto:
         if is_half(source):
             widen(plain)
         raised = raise_opset(ir.to_proto(plain))
-        result = _fold(raised)
+        result = _fuse_hard_swish(_fold(raised))
         del result.metadata_props[:]
         result.metadata_props.extend(source.metadata_props)
     except EdgeResNetError:
@@ -167,6 +170,14 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def _fuse_hard_swish(model: onnx.ModelProto) -> onnx.ModelProto:
+    """One operator for what PaddlePaddle writes as four: of a detector with 94 of them they took 60 of 204 ms, and take half of that."""
+    fused = ir.from_proto(model)
+    RewritePass(common_rules.fuse_hardswish_rules())(fused)
+    common.RemoveUnusedNodesPass()(fused)
+    return onnx.shape_inference.infer_shapes(ir.to_proto(fused), data_prop=True)
+
+
 def _should_fold(node: ir.Node) -> bool | None:
     """PyTorch's older exporter computes pads with a ConstantOfShape, which the optimizer leaves as it can be large."""
     if node.op_type != "ConstantOfShape":
@@ -185,7 +196,8 @@ def _forget_shapes(model: ir.Model) -> None:
 def _check_same(source: onnx.ModelProto, model: onnx.ModelProto, image: ImageTensor) -> None:
     probes = generate_probes(image, CHECK_IMAGES * (image.batch or 1))
     original = collect_answers(source.SerializeToString(), image.name, probes)
-    proof = compare_answers(original, collect_answers(model.SerializeToString(), image.name, probes), probes)
+    parts = find_parts(model, image.height, image.width)
+    proof = compare_answers(original, collect_answers(model.SerializeToString(), image.name, probes), probes, parts)
     least = SAME_HALF_DB if is_half(source) else SAME_DB
     if not proof.sqnr_db >= least:
         raise ExportError(f"the model's graph could not be made plain without changing its answers ({proof.worst})")

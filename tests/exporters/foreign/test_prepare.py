@@ -231,3 +231,18 @@ def test_a_graph_that_would_change_its_answers_is_refused(prepared, graphs, monk
     monkeypatch.setattr(room, "raise_opset", spoil)
     with pytest.raises(ExportError, match=r"could not be made plain without changing its answers \(output y: .*dB"):
         prepared(network)
+
+
+def test_what_others_write_as_four_operators_is_one(prepared, graphs):
+    nodes = [
+        *graphs.trunk(),
+        graphs.node("Add", ["features", "three"], ["a"]),
+        graphs.node("Clip", ["a", "zero", "six"], ["b"]),
+        graphs.node("Mul", ["features", "b"], ["c"]),
+        graphs.node("Div", ["c", "six"], ["d"]),
+        *graphs.pool("d", "y"),
+    ]
+    numbers = [graphs.tensor(name, value) for name, value in (("zero", 0), ("three", 3), ("six", 6))]
+    result = prepared(graphs.model(nodes, [*graphs.TRUNK, *numbers]))
+    assert "HardSwish" in operators(result)
+    assert "Div" not in operators(result)
