@@ -101,6 +101,8 @@ def quantize_file(
     """
     prepared = prepare(source, size=size, fixed=fixed)
     image = prepared.image_input
+    if pixel_range is not None and image.element_type == "uint8":
+        raise ExportError(f"{source}: --pixel-range says what floats mean, and the model takes pixels as uint8")
     probes = load_probes(image, images, pixel_range) if images else generate_probes(image, pixel_range=pixel_range)
     try:
         result, content = _quantize(prepared, probes, Budget(least_db=least_db, test=test, max_drop=max_drop), track)

@@ -18,6 +18,7 @@ from exporters.foreign.inputs import ImageTensor, bind_inputs, set_batch
 from exporters.foreign.opset import raise_opset
 from exporters.foreign.precision import is_half, widen
 from exporters.foreign.reading import read_model
+from exporters.int8.layout import add_initializer
 from exporters.parts import find_parts
 from exporters.probes import generate_probes
 from exporters.proof import collect_answers, compare_answers
@@ -160,6 +161,7 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
     for _ in range(_FOLDING_ROUNDS):
         count = len(model.graph.node)
         folded = ir.from_proto(model)
+        _fold_known_sizes(folded)
         optimizer.optimize_ir(folded, input_size_limit=_FOLDED_VALUES, output_size_limit=_FOLDED_VALUES, should_fold=_should_fold)
         common.RemoveUnusedNodesPass()(folded)
         common.RemoveUnusedOpsetsPass()(folded)
@@ -168,6 +170,24 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
         if len(model.graph.node) == count:
             break
     return model
+
+
+def _fold_known_sizes(model: ir.Model) -> None:
+    """A size that is taken out of a shape is constant though the shape's batch is open, which the optimizer only sees in some forms."""
+    for node in list(model.graph):
+        producer = node.inputs[0].producer() if node.op_type == "Gather" and node.inputs[0] is not None else None
+        indices = ir.convenience.get_const_tensor(node.inputs[1]) if producer is not None and node.inputs[1] is not None else None
+        if producer is None or producer.op_type != "Shape" or producer.inputs[0] is None or indices is None:
+            continue
+        shape = producer.inputs[0].shape
+        if shape is None or node.outputs[0].is_graph_output():
+            continue
+        seen = list(shape)[producer.attributes.get_int("start", 0) : producer.attributes.get_int("end", None)]
+        sizes = [seen[int(index)] for index in indices.numpy().ravel()]
+        if all(isinstance(size, int) for size in sizes):
+            value = np.array(sizes, np.int64).reshape(indices.numpy().shape)
+            name = f"{node.outputs[0].name}_known"
+            node.outputs[0].replace_all_uses_with(add_initializer(model.graph, value, name))
 
 
 def _fuse_hard_swish(model: onnx.ModelProto) -> onnx.ModelProto:

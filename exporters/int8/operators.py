@@ -18,6 +18,9 @@ Emitter = Callable[[Layout, ir.Node], bool]
 ELEMENTWISE: Final = frozenset(
     {"Relu", "Clip", "LeakyRelu", "Elu", "Gelu", "HardSigmoid", "HardSwish", "Mish", "Sigmoid", "Softplus", "Tanh", "Identity"}
 )
+# Orders in which a Transpose makes NHWC of NCHW, and NCHW of NHWC.
+CHANNELS_LAST: Final = [0, 2, 3, 1]
+CHANNELS_FIRST: Final = [0, 3, 1, 2]
 ARITHMETIC: Final = frozenset({"Add", "Sub", "Mul", "Div"})
 
 
@@ -215,6 +218,21 @@ def _resize(layout: Layout, node: ir.Node) -> bool:
     return True
 
 
+def _transpose(layout: Layout, node: ir.Node) -> bool:
+    """Rows are images with their channels last but for their shape: what turns one into the other need not move a value."""
+    value, order = first_input(node), list(node.attributes.get_ints("perm", []))
+    if order == CHANNELS_LAST and layout.has_rows(value):
+        shape = layout.shape(value)
+        dimensions = layout.constant([0, shape.height, shape.width, shape.channels])
+        layout.replace(node.outputs[0], layout.emit("Reshape", [layout.rows(value), dimensions], name=name_of(node)))
+        return True
+    result = ImageShape.of(node.outputs[0])
+    if order == CHANNELS_FIRST and result is not None and not layout.has_rows(value) and value.dtype == ir.DataType.FLOAT:
+        _supersede(layout, node, "Reshape", [value, layout.constant([0, result.pixels, result.channels])])
+        return True
+    return False
+
+
 def _flatten(layout: Layout, node: ir.Node) -> bool:
     """A single pixel as (N, channels): the same numbers in the same order in both forms."""
     value, result = first_input(node), node.outputs[0].shape
@@ -248,6 +266,7 @@ _EMITTERS: Final[Mapping[str, Emitter]] = {
     "GlobalAveragePool": _global_average,
     "ReduceMean": _reduce_mean,
     "Resize": _resize,
+    "Transpose": _transpose,
     "Flatten": _flatten,
     "Reshape": _flatten,
 }

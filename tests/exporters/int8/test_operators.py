@@ -295,6 +295,27 @@ def test_a_convolution_reads_the_windows_that_its_attributes_say(kernel, named, 
         np.testing.assert_array_equal(found, expected)
 
 
+def test_a_network_with_its_channels_last_turns_no_image():
+    """As TensorFlow's converters write it: each convolution between two transpositions, and what follows on channels that are last."""
+    nodes = [
+        node("Transpose", "c", "c_last", perm=[0, 2, 3, 1]),
+        node("Add", "c_last k", "a"),
+        node("Transpose", "a", "p", perm=[0, 3, 1, 2]),
+        node("Conv", "p v", "d", kernel_shape=[3, 3], pads=[1] * 4),
+        node("Transpose", "d", perm=[0, 2, 3, 1]),
+    ]
+    constants = {"k": GENERATOR.integers(0, 9, (1, 1, 1, CHANNELS)).astype(np.float32), "v": whole_weights(8, CHANNELS, (3, 3))}
+    assert layers_of(nodes, constants) == [""]
+    quantized = quantize(build(nodes, constants))
+    assert [found.op_type for found in quantized.model.graph.node].count("Transpose") == 1  # of what the first layer reads
+
+
+def test_a_network_of_turned_images_keeps_them_apart():
+    nodes = [node("Transpose", "c", "t", perm=[0, 3, 1, 2]), node("Transpose", "t", "u", perm=[0, 3, 2, 1]), node("Relu", "u")]
+    model = build(nodes)
+    assert_same_answers(model, quantize(model))
+
+
 def layers_of(nodes, constants, **options):
     """What became of the layers behind the first, and whether the answers are the same within what 8 bits allow."""
     model = build(nodes, constants, **options)
