@@ -140,11 +140,12 @@ class Search:
         if not complaint:
             return first
         harm = self.sensitivity(first.quantized, first.proof.worst.images).contributions(self._track)
-        order = sorted(harm, key=lambda name: harm[name])
+        # Layers that share their weights stay together.
+        order = sorted(first.quantized.sharing(), key=lambda group: min(harm[name] for name in group))
         best, too_few, enough = None, 0, len(order)
         while enough - too_few > 1:
             count = (too_few + enough) // 2
-            more = {name: f"costs too much: {harm[name]:.1f} dB by itself" for name in order[:count]}
+            more = {name: f"costs too much: {harm[name]:.1f} dB by itself" for group in order[:count] for name in group}
             candidate = self.judge(self.quantize(dict(left) | more))
             if self.complaint(candidate):
                 too_few = count

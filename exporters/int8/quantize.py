@@ -55,6 +55,14 @@ class QuantizedModel:
     model: onnx.ModelProto
     layers: tuple[LayerChoice, ...]
 
+    def sharing(self) -> list[list[str]]:
+        """Names of the layers in INT8, those that share their weights together."""
+        groups: dict[str, list[str]] = {}
+        for layer in self.layers:
+            if layer.quantized:
+                groups.setdefault(layer.weights_name or layer.name, []).append(layer.name)
+        return list(groups.values())
+
 
 def quantize_dynamic_int8(
     model: onnx.ModelProto, *, saturation_safe: Container[str] = (), left: Mapping[str, str] | None = None
