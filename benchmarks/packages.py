@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -27,12 +28,14 @@ from edgeresnet.evaluation import synthetic_images
 from edgeresnet.files import write_text
 from edgeresnet.machine import available_cores
 from edgeresnet.providers import load_onnxruntime, session_options
+from edgeresnet.timing import time_calls
 
 ROUNDS: Final = 5
 IMAGES: Final = 4
 # Of each model, at least and for how long, when two are timed in turns.
 CALLS: Final = 20
-CHECK_SECONDS: Final = 3
+BURST: Final = 5
+CHECK_SECONDS: Final = 5
 # A command on a large detector takes a minute or two; on a busy machine several times that.
 SECONDS: Final = 1800
 
@@ -143,16 +146,17 @@ def make_feeds(model: Path, file: PackagedFile, size: tuple[int, int] | None = N
 
 
 def time_in_turns(first: bytes, second: bytes, feed: dict[str, NDArray[Any]]) -> tuple[float, float]:
-    """Median milliseconds of a call of two models, one call of each after the other, with every core."""
+    """Median milliseconds of a call of two models with every core, in short bursts in turns.
+
+    The first call of a burst does not count: threads of the other model still wait for more of its work.
+    """
     sessions = [_open(model) for model in (first, second)]
     times: list[list[float]] = [[], []]
     until = time.perf_counter() + CHECK_SECONDS
-    while len(times[0]) <= CALLS or time.perf_counter() < until:
+    while len(times[0]) < CALLS or time.perf_counter() < until:
         for session, taken in zip(sessions, times, strict=True):
-            started = time.perf_counter()
-            session.run(None, feed)
-            taken.append(1000 * (time.perf_counter() - started))
-    first_ms, second_ms = (statistics.median(taken[1:]) for taken in times)
+            taken.extend(time_calls(partial(session.run, None, feed), seconds=0, least=BURST)[1:])
+    first_ms, second_ms = map(statistics.median, times)
     return first_ms, second_ms
 
 
