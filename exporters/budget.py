@@ -18,6 +18,7 @@ from exporters.foreign.prepare import PreparedModel
 from exporters.int8.quantize import QuantizedModel, quantize_dynamic_int8
 from exporters.int8.saturation import PROBE_IMAGES, find_saturating_layers
 from exporters.int8.sensitivity import Sensitivity
+from exporters.int8.weights import ColumnQuantizer
 from exporters.metadata import seal, stamp, tool_versions
 from exporters.parts import find_parts
 from exporters.probes import Probe, generate_probes
@@ -72,7 +73,7 @@ class Search:
 
     def __init__(self, prepared: PreparedModel, probes: tuple[Probe, ...], budget: Budget, track: Track = silent) -> None:
         self._prepared, self._probes, self._budget, self._track = prepared, probes, budget, track
-        self._image = prepared.image_input.name
+        self._image, self._quantizer = prepared.image_input.name, ColumnQuantizer()
         self._generated = any(probe.generated for probe in probes)
         self._spec = _read_spec(prepared)
         self._varying = VaryingOutputs.of(prepared.model)
@@ -83,7 +84,7 @@ class Search:
         self._parts = find_parts(prepared.model, prepared.image_input.height, prepared.image_input.width)
         self._original_accuracy = self._measure_accuracy(prepared.source)
         self.behind = dict.fromkeys(sorted(self._varying.behind), "behind what decides the size of an output: cannot be compared")
-        everything = quantize_dynamic_int8(prepared.model, left=self.behind)
+        everything = quantize_dynamic_int8(prepared.model, left=self.behind, quantizer=self._quantizer)
         self._safe = find_saturating_layers(everything.model, _make_saturation_probe(prepared.image_input))
 
     def quantize(self, left: Mapping[str, str]) -> QuantizedModel:
@@ -92,7 +93,8 @@ class Search:
         Raises:
             ExportError: If that leaves none.
         """
-        return quantize_dynamic_int8(self._prepared.model, saturation_safe=self._safe, left=self.behind | dict(left))
+        left = self.behind | dict(left)
+        return quantize_dynamic_int8(self._prepared.model, saturation_safe=self._safe, left=left, quantizer=self._quantizer)
 
     def judge(self, quantized: QuantizedModel) -> Candidate:
         """Run a quantized model on all images."""
@@ -140,11 +142,12 @@ class Search:
         if not complaint:
             return first
         harm = self.sensitivity(first.quantized, first.proof.worst.images).contributions(self._track)
-        order = sorted(harm, key=lambda name: harm[name])
+        # Layers that share their weights stay together.
+        order = sorted(first.quantized.sharing(), key=lambda group: min(harm[name] for name in group))
         best, too_few, enough = None, 0, len(order)
         while enough - too_few > 1:
             count = (too_few + enough) // 2
-            more = {name: f"costs too much: {harm[name]:.1f} dB by itself" for name in order[:count]}
+            more = {name: f"costs too much: {harm[name]:.1f} dB by itself" for group in order[:count] for name in group}
             candidate = self.judge(self.quantize(dict(left) | more))
             if self.complaint(candidate):
                 too_few = count
@@ -160,7 +163,7 @@ class Search:
     def sensitivity(self, quantized: QuantizedModel, images: str = "") -> Sensitivity:
         """What each layer of a quantized model contributes to its error, on all kinds of images or on one."""
         probes = [probe for probe in self._probes if images in ("", probe.name)]
-        return Sensitivity(self._prepared.model, quantized.layers, self._image, probes, self._parts)
+        return Sensitivity(self._prepared.model, quantized.layers, self._image, probes, self._parts, self._quantizer)
 
     def finish(self, candidate: Candidate) -> bytes:
         """The file as it is written; a classifier of this project carries what it answers here."""

@@ -16,6 +16,8 @@ from exporters.sessions import open_session, run_session
 # speak; their few values are wrong by what the others' are wrong by, and nobody can tell them from noise. (An untrained network of three
 # layers, 32 units: 54 dB as a whole, 17 dB for a unit of a 70th of the others' amplitude.)
 LEAST_SHARE: Final = 0.2
+# Of the amplitude of the largest unit: what is smaller is noise in the original too, whose sums are float32.
+RESOLUTION: Final = 1e-6
 # Rows and columns of a map are joined to so many bands: errors gather where something is seen, and most rows show nothing.
 BANDS: Final = 8
 # Amplitude of probabilities, of the original's and of the error too, that say nothing.
@@ -171,10 +173,17 @@ class _Groups:
             least = np.full(len(power), self.power.sum() / max(self.count.sum(), 1))
         else:
             pieces = np.split(power, boundaries)
-            least = np.concatenate([np.full(len(piece), LEAST_SHARE**2 * np.median(piece)) for piece in pieces])
+            least = np.concatenate([np.full(len(piece), LEAST_SHARE**2 * _median_of_speaking(piece)) for piece in pieces])
+            least = np.maximum(least, RESOLUTION**2 * power.max(initial=0))
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = 10 * np.log10(np.maximum(power, least) / noise)
         return np.where(noise > 0, ratio, np.inf)
+
+
+def _median_of_speaking(power: NDArray[np.float64]) -> float:
+    """Where most units are exactly zero, as behind a Relu, the others tell what is large."""
+    speaking = power[power > 0]
+    return float(np.median(speaking)) if len(speaking) else 0.0
 
 
 def _has_values(value: NDArray[Any]) -> bool:

@@ -1,21 +1,25 @@
 """Which of two models is faster, on a machine that does other things too."""
 
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from edgeresnet.progress import Track, silent
 from edgeresnet.timing import time_calls
 
-# Both run in turns for such short bursts that whatever else the machine does meets both alike; the ratio of a round's medians is
-# compared with 1, and what one round says is outvoted by the others.
+# Both run in turns for such short bursts that whatever else the machine does meets both alike. Of a burst counts what a quarter of its
+# calls stay below: other programs only ever make a call slower. A round's ratio is compared with 1; what one round says is outvoted.
 ROUNDS: Final = 9
 BURST_SECONDS: Final = 0.06
-MIN_CALLS: Final = 2
-# More rounds where the ratio is as near to 1 as this.
-UNDECIDED: Final = 0.06
-MAX_ROUNDS: Final = 36
+MIN_CALLS: Final = 3
+QUANTILE: Final = 0.25
+# More rounds until it is certain which one is faster.
+MAX_ROUNDS: Final = 54
+DOUBT: Final = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,34 +30,48 @@ class RaceResult:
         first_ms: Median of the first.
         second_ms: Of the second.
         speedup: Median of the rounds' ratios, of the first's time over the second's.
+        lower: What that median is at least, with a doubt of ``DOUBT``, whatever the distribution of the ratios.
+        upper: At most.
     """
 
     first_ms: float
     second_ms: float
     speedup: float
+    lower: float
+    upper: float
 
 
-def race(first: Callable[[], object], second: Callable[[], object], track: Track = silent) -> RaceResult:
-    """Time two calls in turns, in more rounds where it is close."""
+def race(first: Callable[[], object], second: Callable[[], object], track: Track = silent, *, most: int = MAX_ROUNDS) -> RaceResult:
+    """Time two calls in turns, in up to ``most`` rounds where it is close."""
     for call in (first, second):
         time_calls(call, seconds=0, least=MIN_CALLS)  # what only the first calls do
     rounds: list[tuple[float, float]] = []
-    while len(rounds) < MAX_ROUNDS:
+    while True:
         rounds += [_run_round(first, second, swapped=bool(i % 2)) for i in track(range(ROUNDS), "timing")]
-        if abs(_speedup(rounds) - 1) > UNDECIDED:
+        lower, upper = bound_median([first_ms / second_ms for first_ms, second_ms in rounds])
+        if len(rounds) >= most or lower > 1 or upper < 1:
             break
     return RaceResult(
         first_ms=statistics.median(first_ms for first_ms, _ in rounds),
         second_ms=statistics.median(second_ms for _, second_ms in rounds),
-        speedup=_speedup(rounds),
+        speedup=statistics.median(first_ms / second_ms for first_ms, second_ms in rounds),
+        lower=lower,
+        upper=upper,
     )
+
+
+def bound_median(values: list[float]) -> tuple[float, float]:
+    """Between which of the values the median of what they are drawn from lies, with a doubt of ``DOUBT`` on each side.
+
+    Each value is below it or above it with even chances, so how many are below is binomial. Eight values or more are needed.
+    """
+    ordered, count = sorted(values), len(values)
+    below = np.cumsum([math.comb(count, i) for i in range(count)]) / 2**count
+    index = int(np.searchsorted(below, DOUBT, side="right")) - 1
+    return ordered[index], ordered[-1 - index]
 
 
 def _run_round(first: Callable[[], object], second: Callable[[], object], *, swapped: bool) -> tuple[float, float]:
     calls = (second, first) if swapped else (first, second)
-    times = [statistics.median(time_calls(call, seconds=BURST_SECONDS, least=MIN_CALLS)) for call in calls]
+    times = [float(np.quantile(time_calls(call, seconds=BURST_SECONDS, least=MIN_CALLS), QUANTILE)) for call in calls]
     return (times[1], times[0]) if swapped else (times[0], times[1])
-
-
-def _speedup(rounds: list[tuple[float, float]]) -> float:
-    return statistics.median(first / second for first, second in rounds)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from edgeresnet.cli.options import EXISTING_FILE, data_option, fixed_inputs_option, format_option, limit_option
 from edgeresnet.cli.preprocessing import Size
@@ -75,8 +76,11 @@ def command(
     Says for every layer what it did and why, and writes the result only if it is close to MODEL in every output, smaller, and at least as
     fast on this machine. --data and --max-drop are for classifiers of this project.
     """
+    source = click.get_current_context().get_parameter_source
     if max_drop is not None and data is None:
         raise click.UsageError("--max-drop needs --data")
+    if max_drop is None and ParameterSource.COMMANDLINE in (source("data"), source("limit")):
+        raise click.UsageError("--data and --limit need --max-drop: labelled images are for a budget of top-1")
     with needing("export"):
         from exporters.quantize import quantize_file
     target = output or model.with_name(f"{model.stem.removesuffix('-fp32')}-int8{model.suffix}")

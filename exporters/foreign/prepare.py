@@ -10,12 +10,16 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
+from onnxscript.rewriter import RewritePass
+from onnxscript.rewriter.rules import common as common_rules
 
 from edgeresnet.errors import EdgeResNetError, ExportError
 from exporters.foreign.inputs import ImageTensor, bind_inputs, set_batch
 from exporters.foreign.opset import raise_opset
 from exporters.foreign.precision import is_half, widen
 from exporters.foreign.reading import read_model
+from exporters.int8.layout import add_initializer
+from exporters.parts import find_parts
 from exporters.probes import generate_probes
 from exporters.proof import collect_answers, compare_answers
 from exporters.sessions import open_session, run_session
@@ -140,7 +144,7 @@ def _make_plain(source: onnx.ModelProto) -> onnx.ModelProto:
         if is_half(source):
             widen(plain)
         raised = raise_opset(ir.to_proto(plain))
-        result = _fold(raised)
+        result = _fuse_hard_swish(_fold(raised))
         del result.metadata_props[:]
         result.metadata_props.extend(source.metadata_props)
     except EdgeResNetError:
@@ -157,6 +161,7 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
     for _ in range(_FOLDING_ROUNDS):
         count = len(model.graph.node)
         folded = ir.from_proto(model)
+        _fold_known_sizes(folded)
         optimizer.optimize_ir(folded, input_size_limit=_FOLDED_VALUES, output_size_limit=_FOLDED_VALUES, should_fold=_should_fold)
         common.RemoveUnusedNodesPass()(folded)
         common.RemoveUnusedOpsetsPass()(folded)
@@ -165,6 +170,32 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
         if len(model.graph.node) == count:
             break
     return model
+
+
+def _fold_known_sizes(model: ir.Model) -> None:
+    """A size that is taken out of a shape is constant though the shape's batch is open, which the optimizer only sees in some forms."""
+    for node in list(model.graph):
+        producer = node.inputs[0].producer() if node.op_type == "Gather" and node.inputs[0] is not None else None
+        indices = ir.convenience.get_const_tensor(node.inputs[1]) if producer is not None and node.inputs[1] is not None else None
+        if producer is None or producer.op_type != "Shape" or producer.inputs[0] is None or indices is None:
+            continue
+        shape = producer.inputs[0].shape
+        if shape is None or node.outputs[0].is_graph_output():
+            continue
+        seen = list(shape)[producer.attributes.get_int("start", 0) : producer.attributes.get_int("end", None)]
+        sizes = [seen[int(index)] for index in indices.numpy().ravel()]
+        if all(isinstance(size, int) for size in sizes):
+            value = np.array(sizes, np.int64).reshape(indices.numpy().shape)
+            name = f"{node.outputs[0].name}_known"
+            node.outputs[0].replace_all_uses_with(add_initializer(model.graph, value, name))
+
+
+def _fuse_hard_swish(model: onnx.ModelProto) -> onnx.ModelProto:
+    """One operator for what PaddlePaddle writes as four: of a detector with 94 of them they took 60 of 204 ms, and take half of that."""
+    fused = ir.from_proto(model)
+    RewritePass(common_rules.fuse_hardswish_rules())(fused)
+    common.RemoveUnusedNodesPass()(fused)
+    return onnx.shape_inference.infer_shapes(ir.to_proto(fused), data_prop=True)
 
 
 def _should_fold(node: ir.Node) -> bool | None:
@@ -185,7 +216,8 @@ def _forget_shapes(model: ir.Model) -> None:
 def _check_same(source: onnx.ModelProto, model: onnx.ModelProto, image: ImageTensor) -> None:
     probes = generate_probes(image, CHECK_IMAGES * (image.batch or 1))
     original = collect_answers(source.SerializeToString(), image.name, probes)
-    proof = compare_answers(original, collect_answers(model.SerializeToString(), image.name, probes), probes)
+    parts = find_parts(model, image.height, image.width)
+    proof = compare_answers(original, collect_answers(model.SerializeToString(), image.name, probes), probes, parts)
     least = SAME_HALF_DB if is_half(source) else SAME_DB
     if not proof.sqnr_db >= least:
         raise ExportError(f"the model's graph could not be made plain without changing its answers ({proof.worst})")

@@ -8,7 +8,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeresnet.errors import ExportError
-from exporters.int8.layout import ImageShape, Layout
+from exporters.int8.layout import Attribute, ImageShape, Layout
+from exporters.int8.resizing import Resizing
 from exporters.int8.windows import Windows
 
 Emitter = Callable[[Layout, ir.Node], bool]
@@ -17,6 +18,9 @@ Emitter = Callable[[Layout, ir.Node], bool]
 ELEMENTWISE: Final = frozenset(
     {"Relu", "Clip", "LeakyRelu", "Elu", "Gelu", "HardSigmoid", "HardSwish", "Mish", "Sigmoid", "Softplus", "Tanh", "Identity"}
 )
+# Orders in which a Transpose makes NHWC of NCHW, and NCHW of NHWC.
+CHANNELS_LAST: Final = [0, 2, 3, 1]
+CHANNELS_FIRST: Final = [0, 3, 1, 2]
 ARITHMETIC: Final = frozenset({"Add", "Sub", "Mul", "Div"})
 
 
@@ -170,8 +174,10 @@ def _average_pool(layout: Layout, node: ir.Node) -> bool:
 
 def _gather_pools(layout: Layout, node: ir.Node, windows: Windows) -> ir.Value:
     """Rows (N, windows, size, channels)."""
-    table = layout.constant(windows.rows_inside(), "windows")
-    return layout.emit("Gather", [layout.rows(first_input(node)), table], {"axis": 1}, name=f"{name_of(node)}/windows")
+    rows, name = layout.rows(first_input(node)), name_of(node)
+    pixels = layout.emit("Gather", [rows, layout.table(windows, inside=True)], {"axis": 1}, name=f"{name}/pixels")
+    shape = layout.constant([0, windows.count, windows.size, layout.shape(first_input(node)).channels])
+    return layout.emit("Reshape", [pixels, shape], name=f"{name}/windows")
 
 
 def _global_average(layout: Layout, node: ir.Node) -> bool:
@@ -185,6 +191,46 @@ def _reduce_mean(layout: Layout, node: ir.Node) -> bool:
     axes = ir.convenience.get_const_tensor(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else None
     over_the_image = axes is not None and sorted(int(axis) % 4 for axis in axes.numpy()) == [2, 3]
     return bool(over_the_image and node.attributes.get_int("keepdims", 1)) and _global_average(layout, node)
+
+
+def _resize(layout: Layout, node: ir.Node) -> bool:
+    """On images with their channels last.
+
+    ONNX Runtime interpolates those four times as fast (67 against 297 us from 64 channels of 32x32 to 64x64), and the nearest pixel is a
+    copy of its row.
+    """
+    plan = Resizing.of(node) if layout.has_rows(first_input(node)) else None
+    if plan is None:
+        return False
+    before, after, name = plan.before, plan.after, name_of(node)
+    shape = layout.constant([0, before.height, before.width, before.channels])
+    image = layout.emit("Reshape", [layout.rows(first_input(node)), shape], name=f"{name}/image")
+    if plan.mode == "nearest":
+        down, across = (layout.constant(places, "places") for places in plan.nearest())
+        widened = layout.emit("Gather", [image, across], {"axis": 2}, name=f"{name}/widened")
+        resized = layout.emit("Gather", [widened, down], {"axis": 1}, name=f"{name}/resized")
+    else:
+        factors = [None if given is None else layout.constant(given) for given in (plan.scales, plan.sizes)]
+        inputs = [image, None, *factors][: 3 if plan.sizes is None else 4]
+        attributes: dict[str, Attribute] = {"mode": plan.mode, "axes": [1, 2], **plan.settings}
+        resized = layout.emit("Resize", inputs, attributes, name=f"{name}/resized")
+    _supersede(layout, node, "Reshape", [resized, layout.constant([0, after.pixels, after.channels])])
+    return True
+
+
+def _transpose(layout: Layout, node: ir.Node) -> bool:
+    """Rows are images with their channels last but for their shape: what turns one into the other need not move a value."""
+    value, order = first_input(node), list(node.attributes.get_ints("perm", []))
+    if order == CHANNELS_LAST and layout.has_rows(value):
+        shape = layout.shape(value)
+        dimensions = layout.constant([0, shape.height, shape.width, shape.channels])
+        layout.replace(node.outputs[0], layout.emit("Reshape", [layout.rows(value), dimensions], name=name_of(node)))
+        return True
+    result = ImageShape.of(node.outputs[0])
+    if order == CHANNELS_FIRST and result is not None and not layout.has_rows(value) and value.dtype == ir.DataType.FLOAT:
+        _supersede(layout, node, "Reshape", [value, layout.constant([0, result.pixels, result.channels])])
+        return True
+    return False
 
 
 def _flatten(layout: Layout, node: ir.Node) -> bool:
@@ -219,6 +265,8 @@ _EMITTERS: Final[Mapping[str, Emitter]] = {
     "AveragePool": _average_pool,
     "GlobalAveragePool": _global_average,
     "ReduceMean": _reduce_mean,
+    "Resize": _resize,
+    "Transpose": _transpose,
     "Flatten": _flatten,
     "Reshape": _flatten,
 }

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from exporters.int8.layout import ImageShape, Layout
 from exporters.int8.operators import ARITHMETIC, ELEMENTWISE, constant_array, first_input, name_of, windows_of
-from exporters.int8.weights import QuantizedMatrix, quantize_columns
+from exporters.int8.weights import ColumnQuantizer, QuantizedMatrix
 from exporters.int8.windows import Windows
 
 # Operators that have weights.
@@ -37,10 +37,10 @@ class Product:
     matrix: NDArray[np.float32]
     windows: Windows | None = None
 
-    def quantize(self, *, saturation_safe: bool) -> QuantizedMatrix:
-        """The matrix in 8 bits."""
-        positions = 1 if self.windows is None else self.windows.size
-        return quantize_columns(self.matrix, positions=positions, saturation_safe=saturation_safe)
+    @property
+    def positions(self) -> int:
+        """Pixels in a window."""
+        return 1 if self.windows is None else self.windows.size
 
 
 def plan_product(node: ir.Node) -> Product | str:
@@ -50,21 +50,21 @@ def plan_product(node: ir.Node) -> Product | str:
     return _plan_convolution(node) if node.op_type == "Conv" else _plan_linear(node)
 
 
-def emit_product(layout: Layout, node: ir.Node, product: Product, *, saturation_safe: bool) -> None:
+def emit_product(layout: Layout, node: ir.Node, product: Product, *, saturation_safe: bool, quantizer: ColumnQuantizer) -> None:
     """Replace a layer by its planned product.
 
     Postcondition: the node's result exists as rows (convolutions), or whoever read it reads the product (linear layers).
     """
-    result = compute_product(layout, node, product, saturation_safe=saturation_safe)
+    result = compute_product(layout, node, product, saturation_safe=saturation_safe, quantizer=quantizer)
     if product.windows is None:
         layout.replace(node.outputs[0], result)
     else:
         layout.supersede(node.outputs[0], result)
 
 
-def compute_product(layout: Layout, node: ir.Node, product: Product, *, saturation_safe: bool) -> ir.Value:
+def compute_product(layout: Layout, node: ir.Node, product: Product, *, saturation_safe: bool, quantizer: ColumnQuantizer) -> ir.Value:
     """What the planned product gives: rows for a convolution, the result itself for a linear layer. The layer stays as it is."""
-    weights = product.quantize(saturation_safe=saturation_safe)
+    weights = quantizer(product.matrix, positions=product.positions, saturation_safe=saturation_safe)
     if product.windows is None:
         return _multiply(layout, node, layout.quantized(layout.nchw(first_input(node))), weights)
     quantized = layout.quantized(layout.rows(first_input(node)))
@@ -145,11 +145,10 @@ def _string_together(
         return values
     if windows.reads_padding:
         values = layout.with_padding_row(values, zero_point)
-    table = windows.rows()
-    columns = layout.emit("Gather", [values, layout.constant(table.reshape(-1), "windows")], {"axis": 1}, name=f"{name_of(node)}/rows")
+    columns = layout.emit("Gather", [values, layout.table(windows)], {"axis": 1}, name=f"{name_of(node)}/rows")
     if windows.size == 1:
         return columns
-    return layout.emit("Reshape", [columns, layout.constant([0, len(table), depth])], name=f"{name_of(node)}/windows")
+    return layout.emit("Reshape", [columns, layout.constant([0, windows.count, depth])], name=f"{name_of(node)}/windows")
 
 
 def _multiply(layout: Layout, node: ir.Node, quantized: tuple[ir.Value, ir.Value, ir.Value], weights: QuantizedMatrix) -> ir.Value:

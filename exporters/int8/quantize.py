@@ -12,6 +12,7 @@ from edgeresnet.errors import ExportError
 from exporters.int8.layout import Layout, with_shapes
 from exporters.int8.operators import keep_rows, name_of
 from exporters.int8.products import LAYERS, Product, emit_product, plan_product
+from exporters.int8.weights import ColumnQuantizer
 
 INTEGER_OPERATORS: Final = frozenset({"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "DequantizeLinear"})
 
@@ -55,9 +56,21 @@ class QuantizedModel:
     model: onnx.ModelProto
     layers: tuple[LayerChoice, ...]
 
+    def sharing(self) -> list[list[str]]:
+        """Names of the layers in INT8, those that share their weights together."""
+        groups: dict[str, list[str]] = {}
+        for layer in self.layers:
+            if layer.quantized:
+                groups.setdefault(layer.weights_name or layer.name, []).append(layer.name)
+        return list(groups.values())
+
 
 def quantize_dynamic_int8(
-    model: onnx.ModelProto, *, saturation_safe: Container[str] = (), left: Mapping[str, str] | None = None
+    model: onnx.ModelProto,
+    *,
+    saturation_safe: Container[str] = (),
+    left: Mapping[str, str] | None = None,
+    quantizer: ColumnQuantizer | None = None,
 ) -> QuantizedModel:
     """Quantize the convolutions and linear layers of a CNN: weights now, activations as the model runs. Needs no data.
 
@@ -73,6 +86,7 @@ def quantize_dynamic_int8(
         saturation_safe: Names of layers whose weights are scaled so that they cannot saturate on any processor;
             ``find_saturating_layers`` tells which need it.
         left: Names of layers that stay in FP32, each with the reason.
+        quantizer: Of the weights; one that is given remembers those of earlier calls.
 
     Raises:
         ExportError: If the model is quantized already, or has no layer to quantize.
@@ -80,6 +94,7 @@ def quantize_dynamic_int8(
     check_not_quantized(model)
     quantized = ir.from_proto(with_shapes(model))
     layout = Layout(quantized.graph)
+    quantizer = quantizer or ColumnQuantizer()
     layers: list[LayerChoice] = []
     for node in list(quantized.graph):
         layout.work_before(node)
@@ -88,7 +103,7 @@ def quantize_dynamic_int8(
             safe = name_of(node) in saturation_safe
             layers.append(_describe(node, plan, safe))
             if isinstance(plan, Product):
-                emit_product(layout, node, plan, saturation_safe=safe)
+                emit_product(layout, node, plan, saturation_safe=safe, quantizer=quantizer)
                 continue
         elif keep_rows(layout, node):
             continue

@@ -13,6 +13,7 @@ from exporters.int8.layout import Layout, with_shapes
 from exporters.int8.operators import name_of
 from exporters.int8.products import LAYERS, Product, compute_product, plan_product
 from exporters.int8.quantize import LayerChoice
+from exporters.int8.weights import ColumnQuantizer
 from exporters.parts import Parts
 from exporters.probes import Probe
 from exporters.proof import Answers, compare_answers
@@ -34,17 +35,24 @@ class Sensitivity:
         image_name: Of the model's input.
         probes: Images; one call of each kind is used.
         parts: Of which parts outputs are put together.
+        quantizer: Of the weights.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, layers: Sequence[LayerChoice], image_name: str, probes: Sequence[Probe], parts: Mapping[str, Parts]
+        self,
+        model: onnx.ModelProto,
+        layers: Sequence[LayerChoice],
+        image_name: str,
+        probes: Sequence[Probe],
+        parts: Mapping[str, Parts],
+        quantizer: ColumnQuantizer,
     ) -> None:
         self._names = [layer.name for layer in layers if layer.quantized]
         safe = {layer.name for layer in layers if layer.saturation_safe}
         self._outputs = [output.name for output in model.graph.output]
         self._image_name, self._parts = image_name, parts
         self._probes = [Probe(name=probe.name, calls=probe.calls[:1]) for probe in probes]
-        self._session = open_session(_build(model, self._names, safe).SerializeToString())
+        self._session = open_session(_build(model, self._names, safe, quantizer).SerializeToString())
 
     def own_errors(self) -> dict[str, float]:
         """SQNR in dB of the result of each layer in INT8, for what it reads in FP32."""
@@ -72,7 +80,7 @@ class Sensitivity:
         return [run_session(self._session, {self._image_name: probe.calls[0], _SWITCHES: switches}) for probe in self._probes]
 
 
-def _build(model: onnx.ModelProto, names: Sequence[str], safe: set[str]) -> onnx.ModelProto:
+def _build(model: onnx.ModelProto, names: Sequence[str], safe: set[str], quantizer: ColumnQuantizer) -> onnx.ModelProto:
     switched = ir.from_proto(with_shapes(model))
     graph = switched.graph
     layout = Layout(graph)
@@ -86,7 +94,7 @@ def _build(model: onnx.ModelProto, names: Sequence[str], safe: set[str]) -> onnx
         if isinstance(plan, Product):
             layout.work_before(following)
             name = name_of(node)
-            result = compute_product(layout, node, plan, saturation_safe=name in safe)
+            result = compute_product(layout, node, plan, saturation_safe=name in safe, quantizer=quantizer)
             if plan.windows is not None:
                 result = layout.turn_back(result, layout.shape(node.outputs[0]), f"{name}/int8")
             _switch(

@@ -1,5 +1,6 @@
 """Weights in 8 bits: symmetric, one scale per output channel."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +25,21 @@ class QuantizedMatrix:
 
     values: NDArray[np.int8]
     scales: Floats
+
+
+class ColumnQuantizer:
+    """Calls ``quantize_columns`` once for each matrix: the search for the layers that pay needs the same ones in every try."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[bytes, tuple[int, ...], int, bool], QuantizedMatrix] = {}
+
+    def __call__(self, matrix: Floats, *, positions: int, saturation_safe: bool) -> QuantizedMatrix:
+        """As ``quantize_columns``."""
+        content = np.ascontiguousarray(matrix)
+        key = (hashlib.blake2b(content.data).digest(), matrix.shape, positions, saturation_safe)
+        if key not in self._made:
+            self._made[key] = quantize_columns(matrix, positions=positions, saturation_safe=saturation_safe)
+        return self._made[key]
 
 
 def quantize_columns(matrix: Floats, *, positions: int = 1, saturation_safe: bool = False) -> QuantizedMatrix:

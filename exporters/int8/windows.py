@@ -45,6 +45,12 @@ class Windows:
         )
 
     @property
+    def count(self) -> int:
+        """Number of windows."""
+        down, across = self.output_size
+        return down * across
+
+    @property
     def is_identity(self) -> bool:
         """Whether every window is one pixel, in order."""
         return self.kernel == (1, 1) and self.strides == (1, 1) and not any(self.pads)
@@ -57,19 +63,36 @@ class Windows:
 
     def rows(self) -> NDArray[np.int32]:
         """Row numbers (windows, size); a pixel beyond the image has the number after the last, ``height * width``."""
-        y, x = self._positions()
-        y, x = y[:, None, :, None], x[None, :, None, :]
-        inside = (y >= 0) & (y < self.height) & (x >= 0) & (x < self.width)
-        return np.where(inside, y * self.width + x, self.height * self.width).reshape(-1, self.size).astype(np.int32)
+        return self._join(*self.lines_and_columns()).clip(max=self.height * self.width)
 
     def rows_inside(self) -> NDArray[np.int32]:
         """As ``rows``, with pixels beyond the image replaced by the nearest one of the window that is not.
 
         For a maximum that changes nothing, and needs no row of padding. Every window must touch the image.
         """
+        return self._join(*self.lines_and_columns_inside())
+
+    def lines_and_columns(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """What the row numbers are sums of, and at most ``height * width``.
+
+        Returns:
+            The first row number of each line, (windows down, 1, kernel rows, 1), and the column of each pixel, (windows across, 1, kernel
+            columns); beyond the image both are ``height * width``.
+        """
         y, x = self._positions()
-        y, x = _nearest_inside(y, self.height)[:, None, :, None], _nearest_inside(x, self.width)[None, :, None, :]
-        return (y * self.width + x).reshape(-1, self.size).astype(np.int32)
+        beyond = self.height * self.width
+        lines = np.where((y >= 0) & (y < self.height), y * self.width, beyond)
+        columns = np.where((x >= 0) & (x < self.width), x, beyond)
+        return lines[:, None, :, None].astype(np.int32), columns[:, None].astype(np.int32)
+
+    def lines_and_columns_inside(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The same for ``rows_inside``."""
+        y, x = self._positions()
+        lines, columns = _nearest_inside(y, self.height) * self.width, _nearest_inside(x, self.width)
+        return lines[:, None, :, None].astype(np.int32), columns[:, None].astype(np.int32)
+
+    def _join(self, lines: NDArray[np.int32], columns: NDArray[np.int32]) -> NDArray[np.int32]:
+        return (lines + columns).reshape(-1, self.size)
 
     def _positions(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Image rows (windows down, kernel rows), and columns (windows across, kernel columns), that the windows read."""

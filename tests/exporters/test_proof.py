@@ -174,3 +174,18 @@ def test_rows_and_columns_of_a_map_are_taken_in_bands(graphs):
     proof = prove(original, original + noise, parts={"y": Parts(image_axes=(2, 3))})
     assert proof.worst.unit == "band 5 of axis 2"
     assert proof.sqnr_db == pytest.approx(10 * np.log10(8), abs=0.5)
+
+
+def test_units_that_are_silent_in_the_original_count_as_a_fifth_of_those_that_speak():
+    original = normal(10)
+    original[:, :6] = 0
+    answers = original.copy()
+    answers[:, :6] = 0.002 * normal(6, seed=1)
+    assert prove(original, answers).sqnr_db == pytest.approx(40, abs=3)
+
+
+def test_what_float32_cannot_tell_from_zero_is_no_error():
+    original = 1e-9 * normal(10)
+    original[:, 0] = normal()
+    answers = original + 1e-8 * normal(10, seed=1)
+    assert prove(original, answers).sqnr_db > 35

@@ -19,8 +19,8 @@ FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 @pytest.fixture
 def quantized(tmp_path, graphs, monkeypatch):
     """Quantizes a model, and runs both files by plain ONNX Runtime on images that the proof did not see."""
-    monkeypatch.setattr(quantize, "race", lambda first, second, track: RaceResult(first_ms=2, second_ms=1, speedup=2))
-    monkeypatch.setattr(quantize, "PAYING_SHARE", float("inf"))
+    monkeypatch.setattr(quantize, "race", lambda *calls, **_: RaceResult(first_ms=2, second_ms=1, speedup=2, lower=2, upper=2))
+    monkeypatch.setattr(quantize, "PAYING_SHARES", ())
 
     def run(network, *, tolerance=0.05, images=None, skip=(), folder=None, **options):
         source, target = tmp_path / "network.onnx", tmp_path / "int8.onnx"
@@ -87,10 +87,11 @@ def test_nothing_is_written_where_no_layer_alone_is_within_the_budget(quantized,
 
 
 def test_a_result_that_is_not_smaller_is_not_written(quantized, graphs, tmp_path):
-    """Few weights, and tables of windows for large images."""
-    nodes = [*graphs.trunk(), graphs.node("ReduceMean", ["features", "channels"], ["y"])]
-    tensors = [*graphs.TRUNK, graphs.tensor("channels", [1], np.int64)]
-    network = graphs.model(nodes, tensors, inputs={"x": (FLOAT, [1, 3, 128, 128])}, outputs={"y": (FLOAT, [1, 1, 128, 128])})
+    """Few weights: the nodes that a quantized layer is made of take more of the file."""
+    nodes = [graphs.conv("x", "first", "features"), *(graphs.conv("features", f"k{i}", f"v{i}", pads=[0] * 4) for i in range(4))]
+    nodes += [graphs.node("Concat", [f"v{i}" for i in range(4)], ["all"], axis=1), *graphs.pool("all", "y")]
+    tensors = [graphs.weights("first", 16, 3, 3, 3), *(graphs.weights(f"k{i}", 1, 16, 1, 1) for i in range(4))]
+    network = graphs.model(nodes, tensors, outputs={"y": (FLOAT, ["N", 4])})
     with pytest.raises(ExportError, match=r"the result would be larger: \d+,\d+ bytes, the original has \d+,\d+; nothing was written"):
         quantized(network, least_db=0)
     assert not (tmp_path / "int8.onnx").exists()
@@ -275,3 +276,14 @@ def test_reasons_are_true(quantized, graphs):
     assert reasons["large"] == "transposed: not one product"
     assert reasons["filtered"] == "windows of 1 dimensions, not 2"
     assert reasons["products"] == "both factors are computed as the model runs"
+
+
+def test_layers_that_share_their_weights_stay_in_fp32_together(quantized, graphs):
+    """Otherwise the file keeps their matrix twice: an unrolled recurrent network became larger than its original."""
+    nodes = [*graphs.trunk(), graphs.conv("features", "reader", "unharmed"), *graphs.pool("unharmed", "y")]
+    nodes += [graphs.conv("features", "uneven", "hidden"), graphs.conv("hidden", "reader", "map"), *graphs.pool("map", "mask")]
+    outputs = {name: (FLOAT, ["N", 32]) for name in ("y", "mask")}
+    result = quantized(graphs.model(nodes, [*graphs.TRUNK, *shouting(graphs)], outputs=outputs), least_db=20)
+    reasons = {layer.name: layer.reason for layer in result.layers}
+    assert {name for name, reason in reasons.items() if reason.startswith("costs too much")} == {"map", "unharmed"}
+    assert reasons["hidden"] == ""

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.studies import packages
-from benchmarks.studies.packages import PackagedFile, compare, extract
+from benchmarks.studies.packagedfiles import PackagedFile, extract
+from benchmarks.studies.packages import compare
 
 
 def save_network(path, height):
@@ -42,17 +43,31 @@ def test_a_packaged_file_is_quantized_and_compared(monkeypatch, tmp_path):
     unsized = PackagedFile("somebodys==1.0", "somebodys/models/network.onnx", "normalized")
     monkeypatch.setattr(packages, "FILES", (file, unsized))
     record = tmp_path / "record.json"
-    done = CliRunner().invoke(packages.command, ["--rounds", "1", "--cache", str(tmp_path / "cache"), "--record", str(record)])
+    monkeypatch.setattr(packages, "CHECK_SECONDS", 0.1)
+    command = ["--cache", str(tmp_path / "cache"), "--record", str(record)]
+    done = CliRunner().invoke(packages.command, ["--rounds", "1", *command])
     assert done.exit_code == 0, done.output
-    written, refused = json.loads(record.read_text())["results"]
-    assert (written["written"], written["layers"], written["package"]) == (1, 4, "somebodys==1.0")
-    assert written["int8_mb"] < written["original_mb"]
-    assert written["output_db"]["v4"] > 30
-    assert written["proof_db"] >= 20
-    assert written["stock_db"]["v4"] > 20
-    assert refused["written"] == 0
-    assert "--size HxW" in refused["refusals"][0]
+    (written, refused) = json.loads(record.read_text())["results"]
+    (repeat,) = written["repeats"]
+    assert (repeat["layers"], written["package"]) == (4, "somebodys==1.0")
+    assert repeat["int8_mb"] < written["original_mb"]
+    assert repeat["output_db"]["v4"] > 30
+    assert repeat["proof_db"] >= 20
+    assert repeat["checked_speedup"] == pytest.approx(repeat["fp32_ms"] / repeat["int8_ms"])
+    assert written["stock"]["output_db"]["v4"] > 20
+    assert "--size HxW" in refused["repeats"][0]["refusal"]
+    assert "stock" in refused
     assert str(tmp_path) not in record.read_text()
+
+    # An interrupted record is gone on with: only what is missing is done.
+    calls = []
+    monkeypatch.setattr(packages, "run_command", lambda file, *_: calls.append(file) or packages.Repeat(refusal="no"))
+    kept = json.loads(record.read_text())
+    kept["results"][0]["repeats"] = []
+    record.write_text(json.dumps(kept))
+    assert CliRunner().invoke(packages.command, ["--rounds", "1", *command]).exit_code == 0
+    assert calls == [file]
+    assert [len(entry["repeats"]) for entry in json.loads(record.read_text())["results"]] == [1, 1]
 
 
 def test_files_are_found_in_source_archives_too(tmp_path):

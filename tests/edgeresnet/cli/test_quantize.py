@@ -11,6 +11,8 @@ def test_sizes_and_inputs_are_read_from_the_command_line(run_cli, tmp_path):
         (("--size", "0x48"), "is not HEIGHTxWIDTH"),
         (("--input", "gain"), "'gain' is not NAME=VALUE"),
         (("--max-drop", "1"), "--max-drop needs --data"),
+        (("--data", tmp_path), "--data and --limit need --max-drop"),
+        (("--limit", "9"), "--data and --limit need --max-drop"),
     ):
         result = run_cli("quantize", model, *wrong)
         assert result.status == 2

@@ -125,6 +125,41 @@ def test_pads_that_are_computed_are_constants(prepared, graphs):
     assert operators(result).count("Pad") + operators(result).count("ConstantOfShape") <= 1
 
 
+def test_sizes_taken_out_of_a_shape_are_constants_though_the_batch_is_open(prepared, graphs):
+    """One at a time, as PyTorch's older exporter writes the padding of TensorFlow's SAME."""
+    nodes = [
+        *graphs.trunk(),
+        graphs.node("Shape", ["features"], ["shape"]),
+        graphs.node("Gather", ["shape", "last"], ["width"], axis=0),
+        graphs.node("Shape", ["features"], ["image"], start=2),
+        graphs.node("Gather", ["image", "first"], ["height"], axis=0),
+        graphs.node("Sub", ["width", "height"], ["difference"]),
+        graphs.node("Add", ["difference", "two"], ["more"]),
+        graphs.node("Concat", ["zeros", "more"], ["pads"], axis=0),
+        graphs.node("Pad", ["features", "pads"], ["y"]),
+    ]
+    values = {"last": -1, "first": [0], "two": [2], "zeros": [0] * 7}
+    tensors = [graphs.tensor(name, value, np.int64) for name, value in values.items()]
+    result = prepared(graphs.model(nodes, [*graphs.TRUNK, *tensors], outputs={"y": (FLOAT, ["N", 32, 24, 26])}))
+    assert not {"Shape", "Gather", "Concat"} & set(operators(result))
+    assert result.image_input.batch is None
+
+
+def test_a_resize_in_a_branch_keeps_its_coordinates(prepared, graphs):
+    resized = graphs.node("Resize", ["features", "scales"], ["larger"], mode="linear")
+    then = helper.make_graph([resized], "then", [], [helper.make_tensor_value_info("larger", FLOAT, None)])
+    copied = graphs.node("Resize", ["features", "scales"], ["copied"])
+    otherwise = helper.make_graph([copied], "otherwise", [], [helper.make_tensor_value_info("copied", FLOAT, None)])
+    nodes = [
+        *graphs.trunk(),
+        graphs.node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        graphs.node("Greater", ["largest", "limit"], ["is_large"]),
+        graphs.node("If", ["is_large"], ["y"], then_branch=then, else_branch=otherwise),
+    ]
+    tensors = [*graphs.TRUNK, graphs.tensor("scales", [1, 1, 2, 2]), graphs.tensor("limit", -99)]
+    prepared(graphs.model(nodes, tensors, opset=10, batch=1, outputs={"y": (FLOAT, None)}))
+
+
 def test_shapes_that_are_out_of_date_are_corrected(prepared, graphs):
     network = graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], graphs.TRUNK, batch=4, outputs={"y": (FLOAT, [1, 32])})
     network.graph.value_info.append(helper.make_tensor_value_info("features", FLOAT, [1, 32, 12, 12]))
@@ -231,3 +266,18 @@ def test_a_graph_that_would_change_its_answers_is_refused(prepared, graphs, monk
     monkeypatch.setattr(room, "raise_opset", spoil)
     with pytest.raises(ExportError, match=r"could not be made plain without changing its answers \(output y: .*dB"):
         prepared(network)
+
+
+def test_what_others_write_as_four_operators_is_one(prepared, graphs):
+    nodes = [
+        *graphs.trunk(),
+        graphs.node("Add", ["features", "three"], ["a"]),
+        graphs.node("Clip", ["a", "zero", "six"], ["b"]),
+        graphs.node("Mul", ["features", "b"], ["c"]),
+        graphs.node("Div", ["c", "six"], ["d"]),
+        *graphs.pool("d", "y"),
+    ]
+    numbers = [graphs.tensor(name, value) for name, value in (("zero", 0), ("three", 3), ("six", 6))]
+    result = prepared(graphs.model(nodes, [*graphs.TRUNK, *numbers]))
+    assert "HardSwish" in operators(result)
+    assert "Div" not in operators(result)

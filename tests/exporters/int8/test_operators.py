@@ -105,6 +105,11 @@ def test_an_elementwise_operator_keeps_its_attributes(nodes):
     assert_same_answers(model, quantized)
 
 
+def resize(scales, sizes=None, **attributes):
+    inputs = ["c", "", scales, *([sizes] if sizes else [])]
+    return helper.make_node("Resize", inputs, ["y"], **attributes)
+
+
 def shifted(*nodes):
     """``p``, which is ``c`` without its sign: something to divide by."""
     return [node("Abs", "c", "a"), node("Add", "a one", "p"), *nodes]
@@ -150,6 +155,22 @@ ON_ROWS = {
     "global mean": ([node("GlobalAveragePool")], {}),
     "mean over axes": ([node("ReduceMean", "c axes")], {"axes": ints(2, 3)}),
     "mean over axes from behind": ([node("ReduceMean", "c axes", keepdims=1)], {"axes": ints(-1, -2)}),
+    "the nearest pixel": ([resize("scales")], {"scales": np.float32([1, 1, 2, 2])}),
+    "the nearest pixel by other coordinates": (
+        [resize("scales", coordinate_transformation_mode="asymmetric", nearest_mode="floor")],
+        {"scales": np.float32([1, 1, 1.7, 0.6])},
+    ),
+    "the nearest pixel of half the size": ([resize("scales", nearest_mode="ceil")], {"scales": np.float32([1, 1, 0.5, 0.5])}),
+    "the nearest pixel to a size": ([resize("", "sizes", axes=[2, 3])], {"sizes": ints(11, 9)}),
+    "interpolation": ([resize("scales", mode="linear")], {"scales": np.float32([1, 1, 2, 2])}),
+    "interpolation between corners": (
+        [resize("scales", mode="linear", axes=[3, 2], coordinate_transformation_mode="align_corners")],
+        {"scales": np.float32([0.7, 2.5])},
+    ),
+    "interpolation to a size": (
+        [resize("", "sizes", mode="linear", axes=[-2, -1], coordinate_transformation_mode="asymmetric")],
+        {"sizes": ints(4, 33)},
+    ),
 }
 
 
@@ -186,6 +207,14 @@ ON_IMAGES = {
     "softmax over the width": ([node("Softmax", axis=3)], {}),
     "an image flattened": ([node("Flatten", axis=1)], {}),
     "an image in another shape": ([node("Reshape", "c shape")], {"shape": ints(0, CHANNELS, HEIGHT * WIDTH, 1)}),
+    "cubic interpolation": ([resize("scales", mode="cubic")], {"scales": np.float32([1, 1, 2, 2])}),
+    "the nearest pixel of channels too": ([resize("scales")], {"scales": np.float32([1, 2, 2, 2])}),
+    "interpolation without aliasing": ([resize("scales", mode="linear", antialias=1)], {"scales": np.float32([1, 1, 0.5, 0.5])}),
+    "a size that keeps proportions": ([resize("", "sizes", axes=[2, 3], keep_aspect_ratio_policy="not_larger")], {"sizes": ints(3, 12)}),
+    "a part of an image": (
+        [node("Resize", "c roi scales", coordinate_transformation_mode="tf_crop_and_resize")],
+        {"roi": np.float32([0, 0, 0.2, 0.2, 1, 1, 0.8, 0.8]), "scales": np.float32([1, 1, 2, 2])},
+    ),
     "a turned image": ([node("Transpose", perm=[0, 1, 3, 2])], {}),
 }
 
@@ -264,6 +293,27 @@ def test_a_convolution_reads_the_windows_that_its_attributes_say(kernel, named, 
     pixels = whole_pixels()
     for found, expected in zip(run(quantized.model, pixels), run(model, pixels), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_a_network_with_its_channels_last_turns_no_image():
+    """As TensorFlow's converters write it: each convolution between two transpositions, and what follows on channels that are last."""
+    nodes = [
+        node("Transpose", "c", "c_last", perm=[0, 2, 3, 1]),
+        node("Add", "c_last k", "a"),
+        node("Transpose", "a", "p", perm=[0, 3, 1, 2]),
+        node("Conv", "p v", "d", kernel_shape=[3, 3], pads=[1] * 4),
+        node("Transpose", "d", perm=[0, 2, 3, 1]),
+    ]
+    constants = {"k": GENERATOR.integers(0, 9, (1, 1, 1, CHANNELS)).astype(np.float32), "v": whole_weights(8, CHANNELS, (3, 3))}
+    assert layers_of(nodes, constants) == [""]
+    quantized = quantize(build(nodes, constants))
+    assert [found.op_type for found in quantized.model.graph.node].count("Transpose") == 1  # of what the first layer reads
+
+
+def test_a_network_of_turned_images_keeps_them_apart():
+    nodes = [node("Transpose", "c", "t", perm=[0, 3, 1, 2]), node("Transpose", "t", "u", perm=[0, 3, 2, 1]), node("Relu", "u")]
+    model = build(nodes)
+    assert_same_answers(model, quantize(model))
 
 
 def layers_of(nodes, constants, **options):
@@ -355,3 +405,14 @@ def test_weights_that_differ_in_shape_alone_are_two_constants():
     nodes = [node("Conv", "c up", "u"), node("Relu", "u", "r"), node("Conv", "r down")]
     model = build(nodes, {"up": even, "down": even.reshape(16, 32, 1, 1)})
     assert all(layer.quantized for layer in quantize(model).layers)
+
+
+@pytest.mark.parametrize(
+    "nodes", [[node("Conv", "c k", pads=[1] * 4)], [node("MaxPool", kernel_shape=[3, 3], pads=[1] * 4)]], ids=["conv", "pool"]
+)
+def test_the_file_does_not_hold_the_row_numbers_of_many_windows(nodes):
+    model = build(nodes, {"k": whole_weights(CHANNELS, CHANNELS, (3, 3))})
+    quantized = quantize(model)
+    numbers = [tensor for tensor in quantized.model.graph.initializer if tensor.data_type == TensorProto.INT32]
+    assert numbers
+    assert max(len(numpy_helper.to_array(tensor).ravel()) for tensor in numbers) <= 128 < 9 * HEIGHT * WIDTH

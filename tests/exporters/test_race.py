@@ -1,0 +1,33 @@
+import time
+
+import numpy as np
+import pytest
+
+from exporters.race import DOUBT, ROUNDS, bound_median, race
+
+
+def sleeping(milliseconds):
+    return lambda: time.sleep(milliseconds / 1000)
+
+
+def test_the_faster_one_is_found_for_certain():
+    result = race(sleeping(4), sleeping(2))
+    assert result.lower > 1.3
+    assert result.lower <= result.speedup <= result.upper
+    assert race(sleeping(2), sleeping(4)).upper < 0.8
+
+
+def test_what_is_as_fast_is_not_called_faster():
+    result = race(sleeping(2), sleeping(2), most=ROUNDS)
+    assert result.speedup == pytest.approx(1, abs=0.1)
+    assert result.lower < 1.02
+
+
+@pytest.mark.parametrize("count", [9, 27, 54])
+def test_the_bounds_of_a_median_fail_as_rarely_as_they_say(count):
+    """Of skewed values, whose median is known."""
+    values = np.random.default_rng(0).exponential(size=(4000, count))
+    bounds = np.array([bound_median(list(row)) for row in values])
+    median = np.log(2)
+    assert (bounds[:, 0] > median).mean() <= 2 * DOUBT
+    assert (bounds[:, 1] < median).mean() <= 2 * DOUBT
