@@ -210,8 +210,8 @@ def test_figures_follow_from_the_samples():
     assert latency.images_per_s == pytest.approx(4000 / 51.5)
     assert latency.speedup_vs_original == 2.0
     low, high = latency.p50_interval95
-    assert 50 < low <= 51.5
-    assert 51 <= high < 53
+    assert 48 < low <= 51.5
+    assert 51 <= high < 55
     assert [value for part in latency.believed_rounds.values() for value in part] == [*times[::3], *times[1::3], *times[2::3]]
     assert [visit.samples for visit in latency.rounds] == [34, 34, 34]
     assert latency.warmup_calls == 15
