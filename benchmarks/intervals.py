@@ -78,8 +78,10 @@ def find_levels(times: Sequence[float]) -> tuple[float, float] | None:
     values: NDArray[np.float64] = np.sort(np.log(np.asarray(times, np.float64)))
     count = len(values)
     least = max(4, math.ceil(SMALLEST_LEVEL * count))
+    if count < 2 * least:
+        return None
     spread = float(values.var())
-    if count < 2 * least or spread == 0:
+    if spread == 0:
         return None
     sizes = np.arange(1, count)
     sums = np.cumsum(values)[:-1]
