@@ -1,8 +1,11 @@
-"""Tables in GitHub's Markdown."""
+"""Tables in GitHub's Markdown, and a record as one."""
 
 import re
 from collections.abc import Container, Iterable, Sequence
 from typing import Final
+
+from benchmarks.record import Record
+from benchmarks.report.rows import lay_out
 
 # Whatever could begin a link, an image, emphasis, code, HTML or another cell.
 _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]<>|~#&!])")
@@ -24,3 +27,10 @@ def write_table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers:
     rule = ["---:" if i in numbers else "---" for i in range(len(headings))]
     lines = [rule, *([escape(cell) for cell in row] for row in rows)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [[escape(heading) for heading in headings], *lines])
+
+
+def to_markdown(record: Record) -> str:
+    """A record as a table of the same cells that people see on a terminal, the conditions below."""
+    layout = lay_out(record)
+    table = write_table(layout.headings, layout.rows, numbers=[i for i, is_number in enumerate(layout.numbers) if is_number])
+    return table + "".join(f"\n- {escape(note)}" for note in layout.notes) + "\n"
