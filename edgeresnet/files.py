@@ -23,7 +23,7 @@ def replacing(target: Path) -> Iterator[Path]:
         OSError: If the file cannot be written; it names the target.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem[:_LONGEST_STEM]}.{os.getpid()}-{get_ident()}{target.suffix}")
+    temporary = _beside(target)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -48,3 +48,23 @@ def write_bytes(target: Path, content: bytes) -> None:
 def write_text(target: Path, text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all."""
     write_bytes(target, text.encode())
+
+
+def check_writable(target: Path) -> None:
+    """Find out before long work that a file cannot be written after it; a full disk is not found out.
+
+    Raises:
+        OSError: If it cannot be; it names the target.
+    """
+    temporary = _beside(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+    except OSError as error:
+        error.filename = str(target)
+        raise
+    temporary.unlink()
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.stem[:_LONGEST_STEM]}.{os.getpid()}-{get_ident()}{target.suffix}")

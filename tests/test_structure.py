@@ -40,7 +40,7 @@ def test_classifying_loads_neither_pytorch_nor_onnx(exports):
     assert "onnxruntime" in loaded
 
 
-@pytest.mark.parametrize("command", ["predict", "info", "eval", "bench", "tune", "doctor"])
+@pytest.mark.parametrize("command", ["predict", "info", "eval", "bench", "compare", "report", "tune", "doctor"])
 def test_commands_of_the_device_start_without_pytorch(command):
     code = f"from edgeresnet.cli import main\ntry: main(['{command}', '--help'])\nexcept SystemExit: pass"
     assert not loaded_by(code) & {"torch", "torchvision", "onnx", "onnxruntime", "rich"}

@@ -65,9 +65,9 @@ def write_html(records: Sequence[Record], path: Path, images: LabelledImages | N
         DataError: If ``images`` are others than a record's.
         MissingExtraError: If jinja2 or matplotlib is not installed.
     """
-    with needing("report", "the HTML report"):
-        import jinja2
-        import matplotlib as mpl  # noqa: F401 the drawings import it, where what is missing would not be told
+    require_packages()
+    import jinja2
+
     for record in records:
         if images is not None:
             check_images(record, images)
@@ -91,6 +91,17 @@ def write_html(records: Sequence[Record], path: Path, images: LabelledImages | N
         most_classes=MOST_CLASSES,
     )
     write_text(path, page)
+
+
+def require_packages() -> None:
+    """Make sure that a page can be written, before minutes of measuring.
+
+    Raises:
+        MissingExtraError: If jinja2 or matplotlib is not installed.
+    """
+    with needing("report", "the HTML report"):
+        import jinja2  # noqa: F401
+        import matplotlib as mpl  # noqa: F401
 
 
 def check_images(record: Record, images: LabelledImages) -> None:

@@ -205,6 +205,6 @@ def command(models: tuple[Path, ...], original: Path | None, data: Path | None, 
 
 if __name__ == "__main__":
     # Models are sent to other processes, which know the class under the module's own name alone.
-    from benchmarks.litert import command as run
+    from benchmarks.studies.litert import command as run
 
     run()

@@ -79,7 +79,8 @@ Examples:
 @network_option
 @click.option("--no-original", is_flag=True, help="Leave the original out; PyTorch is not needed then.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON record to this file as well.")
-@format_option("table", "json")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this file, one page for the browser.")
+@format_option("table", "json", "csv", "markdown")
 def command(
     models: tuple[Path, ...],
     target: Target,
@@ -99,6 +100,7 @@ def command(
     network: str | None,
     no_original: bool,
     output: Path | None,
+    html: Path | None,
     style: str,
 ) -> None:
     """Measure the latency and accuracy of models (the bundled INT8 one by default) beside their original.
@@ -120,7 +122,14 @@ def command(
     from benchmarks.scenarios import Plan
     from benchmarks.subjects import OnnxSubject
     from edgeresnet.classifier import bundled_model
+    from edgeresnet.files import check_writable
 
+    for path in filter(None, (output, html)):
+        check_writable(path)
+    if html is not None:
+        from benchmarks.report.html import require_packages
+
+        require_packages()
     subjects = [OnnxSubject.of(path, target) for path in models or (profile.model if profile else bundled_model(),)]
     refused, on_gpu = _try_all(subjects)
     settings = BenchSettings(
@@ -138,27 +147,37 @@ def command(
             note(f"note: {choice.remark}")
         test = _read_test(data, download, subjects[0].spec.input, limit, track)
         record = run_benchmark(subjects, choice.original, settings, test=test, refused=refused, track=track)
-    _present(record, output, style)
+    _present(record, test, output, html, style)
     if any(result.error for result in record.results):
         raise click.exceptions.Exit(1)
 
 
-def _present(record: "Record", output: Path | None, style: str) -> None:
+def _present(record: "Record", test: LabelledImages | None, output: Path | None, html: Path | None, style: str) -> None:
     from benchmarks.remarks import find_warnings
-    from benchmarks.report import build_table
+    from benchmarks.report import build_load_tables, build_table, to_csv, to_markdown
     from edgeresnet.files import write_text
 
-    if output is not None:
-        write_text(output, record.to_json() + "\n")
     if style == "json":
         print(record.to_json())
+    elif style == "csv":
+        print(to_csv(record), end="")
+    elif style == "markdown":
+        print(to_markdown(record), end="")
     else:
-        show(build_table(record))
+        for table in (build_table(record), *build_load_tables(record)):
+            show(table)
+    for warning in find_warnings(record):
+        note(f"warning: {warning}")
+    if output is not None:
+        write_text(output, record.to_json() + "\n")
+    if html is not None:
+        from benchmarks.report.html import write_html
+
+        write_html([record], html, test)
+        note(f"{html}: open it in a browser")
     for result in record.results:
         if result.error is not None:
             note(f"error: {result.name}: {result.error}")
-    for warning in find_warnings(record):
-        note(f"warning: {warning}")
     if record.interrupted:
         note("note: interrupted; what is shown was measured before")
 

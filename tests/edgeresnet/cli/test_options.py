@@ -1,13 +1,17 @@
 """What arrives of every option of the commands: at the session, the goal, the reader or the work that a command calls."""
 
+import csv
 import dataclasses
+import io
 import json
 
 import click
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
+from benchmarks.scenarios import Plan
 from edgeresnet.cifar10 import CIFAR10_LABELS
 from edgeresnet.classifier import bundled_model
 from edgeresnet.cli import COMMANDS, cli
@@ -147,9 +151,59 @@ def test_bench_has_usual_settings(run_cli, door, files):
 
 
 def test_bench_times_runs_on_the_device_where_the_model_is_on_cuda(run_cli, door, files, monkeypatch):
-    monkeypatch.setattr("edgeresnet.cli.bench._try", lambda subject: "CUDAExecutionProvider")
+    monkeypatch.setattr("edgeresnet.cli.bench._try_all", lambda subjects: ({}, True))
     (_, _, how), _ = bench(run_cli, door, files["fp32"], "--no-original", "--provider", "cuda")
     assert how.device_only
+
+
+def test_bench_measures_further_loads_where_asked(run_cli, door, files):
+    loads = ("--scenario", "server", "--bound", 25, "--scenario", "sustained", "--minutes", 7, "--operators")
+    more = ("--thread-sweep", "--threads", 6, "--corrupt", 9, "--data", files["data"])
+    (_, _, how), _ = bench(run_cli, door, files["int8"], "--no-original", *loads, *more)
+    assert how.plan == Plan(scenarios=("server", "sustained"), bound_ms=25.0, minutes=7, layers=True)
+    assert (how.threads, how.corrupted) == ((1, 2, 4, 6), 9)
+    (_, _, how), _ = bench(run_cli, door, files["int8"], "--no-original")
+    assert (how.plan, how.threads, how.corrupted) == (Plan(), None, 0)
+    for lacking in (("--scenario", "server"), ("--bound", 3), ("--corrupt", 3)):
+        result = run_cli("bench", files["int8"], "--no-original", *lacking)
+        assert (result.status, result.err.count("error: ")) == (2, 1)
+
+
+def test_a_model_that_fails_is_a_row_and_the_exit_status_tells(run_cli, files, tmp_path):
+    broken = tmp_path / "broken.onnx"
+    model = onnx.load(files["fp32"])
+    next(node for node in model.graph.node if node.op_type == "Conv").input[0] = "nothing"
+    onnx.save(model, broken)
+    options = ("--no-original", "--min-time", 0, "--threads", 1)
+    result = run_cli("bench", broken, files["int8"], *options, "--format", "json", "--output", files["out"])
+    assert result.status == 1
+    assert f"error: {broken.name}: " in result.err
+    failed, measured = json.loads(result.out)["results"]
+    assert (failed["latency"], failed["accuracy"], failed["load_ms"], failed["provider"]) == ([], None, None, "")
+    assert "cannot load it" in failed["error"]
+    assert (len(measured["latency"]), measured["error"]) == (1, None)
+    assert json.loads(files["out"].read_text())["results"] == [failed, measured]
+    alone = run_cli("bench", broken, *options)
+    assert (alone.status, alone.out, alone.err.count("error: ")) == (1, "", 1)
+
+
+def test_a_place_that_cannot_be_written_is_found_out_before_anything_is_measured(run_cli, door, files, tmp_path):
+    (tmp_path / "file").write_text("")
+    for option in ("--output", "--html"):
+        running = door("benchmarks.bench.run_benchmark")
+        result = run_cli("bench", files["int8"], "--no-original", option, tmp_path / "file" / "result")
+        assert (result.status, running.calls) == (1, [])
+        assert str(tmp_path / "file") in result.err
+
+
+def test_bench_writes_other_forms_of_the_same_figures(run_cli, files, tmp_path):
+    arguments = ("bench", files["int8"], "--no-original", "--min-time", 0, "--threads", 1)
+    result = run_cli(*arguments, "--format", "csv", "--html", tmp_path / "page.html", "--output", files["out"])
+    (row,) = csv.DictReader(io.StringIO(result.out))
+    (measured,) = json.loads(files["out"].read_text())["results"]
+    assert (row["name"], float(row["p50_ms"])) == (files["int8"].name, measured["latency"][0]["p50_ms"])
+    assert files["int8"].name in (tmp_path / "page.html").read_text()
+    assert run_cli(*arguments, "--format", "markdown", "--operators").out.count("| --- |") >= 2
 
 
 def test_bench_fetches_data_where_there_is_none(run_cli, door, files, monkeypatch, tmp_path):
@@ -168,7 +222,7 @@ def test_a_record_is_printed_and_saved_as_it_is(run_cli, files):
     arguments = ("bench", files["int8"], "--no-original", "--min-time", 0, "--threads", 1, "--output", files["out"])
     printed = json.loads(run_cli(*arguments, "--format", "json").out)
     assert printed == json.loads(files["out"].read_text())
-    assert list(printed) == ["schema", "environment", "settings", "results"]
+    assert list(printed) == ["schema", "environment", "settings", "results", "interrupted"]
     assert printed["settings"]["batch_sizes"] == [1]
 
 
@@ -266,6 +320,13 @@ TESTED = {
         *TARGET_OPTIONS,
         "--batch-size",
         "--min-time",
+        "--thread-sweep",
+        "--scenario",
+        "--bound",
+        "--minutes",
+        "--operators",
+        "--corrupt",
+        "--html",
         "--data",
         "--download",
         "--limit",
