@@ -58,6 +58,9 @@ def command(
     if record is not None:
         write_text(record, json.dumps(found, indent=1) + "\n")
     click.echo(tabulate(found), nl=False)
+    for peer in found["peers"]:
+        if peer["doubt"] is not None:
+            click.echo(f"warning: {peer['name']} was {peer['doubt']}; measure again on a quiet machine", err=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from benchmarks.conditions import Conditions
 from benchmarks.environment import describe_environment
 from benchmarks.studies.peers.conversion import convert, export_ours
 from benchmarks.studies.peers.environments import Workshop, make_environment, own_packages
@@ -100,16 +101,18 @@ def compete(peers: Sequence[Peer], settings: Settings, track: Track) -> dict[str
         _make_environments(peers, settings.cache, failures, track)
         entered = _enter(peers, materials, workshop, workers, expected, failures, track)
         processes = {each.peer.name: each.worker for each in entered}
-        times = time_in_turns(processes, settings.rounds, settings.seconds, failures, track)
+        before = asdict(Conditions.now())
+        visits = time_in_turns(processes, settings.rounds, settings.seconds, failures, track)
+        after = asdict(Conditions.now())
     results = {
-        each.peer.name: summarize(each.peer, each.versions, each.size_bytes, each.parity, times)
+        each.peer.name: summarize(each.peer, each.versions, each.size_bytes, each.parity, visits)
         for each in entered
-        if each.peer.name in times
+        if each.peer.name in visits
     }
     results |= {name: PeerResult(name=name, versions={}, failure=reason) for name, reason in failures.items()}
     return {
         "schema": SCHEMA,
-        "environment": describe_environment(),
+        "environment": {**describe_environment(), "before": before, "after": after},
         "data": data_name,
         "images": len(images),
         "calibration_images": len(calibration),

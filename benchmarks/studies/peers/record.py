@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from benchmarks.intervals import Estimate, Rounds, estimate_median, estimate_paired_ratio
+from benchmarks.intervals import Estimate, estimate_median, estimate_paired_ratio
 from benchmarks.studies.peers.roster import ORIGINAL, OUR_INT8, Peer
+from benchmarks.studies.peers.rounds import Visits
 from edgeresnet.evaluation import Parity
 
 SCHEMA: Final = "edgeresnet.peers/1"
@@ -19,18 +20,21 @@ class PeerResult:
         name: Runtime and form.
         versions: Of the distributions that made and ran it.
         failure: Why there are no figures; None if there are.
+        doubt: Why its times should not be believed; None where nothing speaks against them.
         size_bytes: Of its files.
-        p50_ms: Median time of a call with one image, with its 95 % interval over rounds.
-        speedup_vs_pytorch: Median of PyTorch over its own, of the same rounds: above 1 it is faster.
+        p50_ms: Median time of a call with one image, with its 95 % interval over rounds that were undisturbed.
+        speedup_vs_pytorch: Median of PyTorch over its own, of the same rounds: above 1 it is faster. None where either is doubtful.
         speedup_vs_our_int8: Likewise of our dynamic INT8 file.
         sqnr_db: Of its logits against the original's.
         agreement: Fraction of images with the original's top-1 class.
         rounds_ms: Times of all calls, a list for each round.
+        disturbed: Why a round does not count, by its number from 0.
     """
 
     name: str
     versions: dict[str, str]
     failure: str | None = None
+    doubt: str | None = None
     size_bytes: int | None = None
     p50_ms: Estimate | None = None
     speedup_vs_pytorch: Estimate | None = None
@@ -38,26 +42,32 @@ class PeerResult:
     sqnr_db: float | None = None
     agreement: float | None = None
     rounds_ms: list[list[float]] | None = None
+    disturbed: dict[int, str] | None = None
 
 
-def summarize(peer: Peer, versions: dict[str, str], size_bytes: int, parity: Parity, times: Mapping[str, Rounds]) -> PeerResult:
-    """The figures of a peer that was timed to the end."""
-    own = times[peer.name]
+def summarize(peer: Peer, versions: dict[str, str], size_bytes: int, parity: Parity, visits: Mapping[str, Visits]) -> PeerResult:
+    """The figures of a peer that was timed to the end, among those of all that were."""
+    own = visits[peer.name]
     return PeerResult(
         name=peer.name,
         versions=versions,
+        doubt=own.doubt,
         size_bytes=size_bytes,
-        p50_ms=estimate_median(own),
-        speedup_vs_pytorch=_compare(times, ORIGINAL, own),
-        speedup_vs_our_int8=_compare(times, OUR_INT8, own),
+        p50_ms=estimate_median(own.believed),
+        speedup_vs_pytorch=_compare(visits.get(ORIGINAL), own),
+        speedup_vs_our_int8=_compare(visits.get(OUR_INT8), own),
         sqnr_db=parity.sqnr_db,
         agreement=parity.agreement,
-        rounds_ms=[[round(call, 4) for call in own[number]] for number in sorted(own)],
+        rounds_ms=[[round(call, 4) for call in own.rounds[number]] for number in sorted(own.rounds)],
+        disturbed=own.doubts,
     )
 
 
-def _compare(times: Mapping[str, Rounds], reference: str, own: Rounds) -> Estimate | None:
-    return estimate_paired_ratio(times[reference], own) if reference in times else None
+def _compare(reference: Visits | None, own: Visits) -> Estimate | None:
+    if reference is None or reference.doubt is not None or own.doubt is not None:
+        return None
+    above, below = reference.believed, own.believed
+    return estimate_paired_ratio(above, below) if above.keys() & below.keys() else None
 
 
 def tabulate(record: Mapping[str, Any]) -> str:
@@ -73,7 +83,7 @@ def tabulate(record: Mapping[str, Any]) -> str:
             continue
         cells = (
             f"{peer['size_bytes'] / 1e6:.1f}",
-            _cell(peer["p50_ms"]),
+            _cell(peer["p50_ms"]) + (", doubtful" if peer["doubt"] is not None else ""),
             _cell(peer["speedup_vs_pytorch"], "x"),
             _cell(peer["speedup_vs_our_int8"], "x"),
             f"{peer['sqnr_db']:.1f} dB",

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.conditions import Moment
 from benchmarks.studies.peers.materials import Materials
 from edgeresnet.evaluation import Logits
 from edgeresnet.images import Pixels
@@ -44,10 +45,12 @@ class Served:
         logits = [np.array(self._run(self._images[i : i + 1]), np.float32) for i in range(len(self._images))]
         np.save(target, np.stack(logits))
 
-    def time(self, warmup_s: float, seconds: float) -> list[float]:
-        """Times of calls with one image each, in ms, after some that do not count."""
+    def time(self, warmup_s: float, seconds: float) -> dict[str, Any]:
+        """Times of calls with one image each, in ms, after some that do not count, and why they should not be believed, if so."""
         time_calls(self._call, seconds=warmup_s)
-        return time_calls(self._call, seconds=seconds)
+        before = Moment.now()
+        calls_ms = time_calls(self._call, seconds=seconds)
+        return {"calls_ms": calls_ms, "doubt": before.until(Moment.now()).doubt}
 
     def _call(self) -> None:
         i = next(self._turns)

@@ -19,7 +19,8 @@ def convert(form: str, materials: Materials) -> list[Path]:
     from edgeresnet.training.weights import load_weights
 
     model = load_weights(materials.weights).model.eval()
-    images = [torch.from_numpy(image[None]) for image in np.load(materials.calibration)]
+    # NumPy's new axis has a stride of 0, which ExecuTorch refuses.
+    images = [torch.from_numpy(image)[None] for image in np.load(materials.calibration)]
     exported = torch.export.export(model, (images[0],))
     if form == "int8":
         exported = torch.export.export(_quantize(exported.module(), images), (images[0],))
@@ -43,8 +44,11 @@ def _quantize(module: torch.nn.Module, images: list[torch.Tensor]) -> torch.nn.M
 
 def load(form: str, path: Path, threads: int) -> Callable[[Pixels], Logits]:
     """See ``runtimes``."""
+    from executorch.extension.pybindings import portable_lib
     from executorch.runtime import Runtime
 
+    # Its pool has a thread for every core of the machine, whatever this process may use, and no other way to say how many.
+    portable_lib._unsafe_reset_threadpool(threads)  # noqa: SLF001
     method = Runtime.get().load_program(path).load_method("forward")
 
     def run(image: Pixels) -> Logits:

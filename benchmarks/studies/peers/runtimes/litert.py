@@ -42,12 +42,14 @@ def load(form: str, path: Path, threads: int) -> Callable[[Pixels], Logits]:
     """See ``runtimes``."""
     interpreter = _open(path, threads)
     (source,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+    # The full INT8 form answers in int8; a scale of 0 says that the others do not.
+    scale, zero = answer["quantization"]
 
     def run(image: Pixels) -> Logits:
         interpreter.set_tensor(source["index"], image)
         interpreter.invoke()
         logits: Logits = interpreter.get_tensor(answer["index"])[0]
-        return logits
+        return np.float32(scale) * (logits.astype(np.float32) - zero) if scale else logits
 
     return run
 
