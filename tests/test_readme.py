@@ -115,13 +115,12 @@ def workplace(tmp_path, monkeypatch, image_folder, labelled_folder):
 
 @pytest.fixture
 def short_timings(monkeypatch):
-    """A twentieth of the time for what bench and tune time: the figures here are nobody's."""
+    """A twentieth of the time for what tune times: the figures here are nobody's."""
 
     def time_briefly(call, *, seconds, least=1):
         return time_calls(call, seconds=seconds / 20, least=least)
 
-    for place in ("benchmarks.latency", "benchmarks.tuning.racing"):
-        monkeypatch.setattr(f"{place}.time_calls", time_briefly)
+    monkeypatch.setattr("benchmarks.tuning.racing.time_calls", time_briefly)
 
 
 def count_right(model, images):
@@ -196,13 +195,31 @@ def check_verify(words, result):
 
 def check_bench(words, result):
     rows = [line.split() for line in result.out.splitlines()]
+    if "--no-original" in words:
+        (measured,) = json.loads(Path("record.json").read_text())["results"]
+        assert (measured["name"], measured["sha256"]) == (bundled_model().name, read_model_file(bundled_model()).sha256)
+        assert f"layers of {measured['name']}: the slowest 8 of {len(measured['layers'])}" in result.out
+        assert f"{measured['offline']['images_per_s']:,.0f}" in result.out
+        return
     images = read_split(Path("cifar10"), "test", size=32)
     for path in words[:2]:
         (row,) = [row for row in rows if row and row[0] == Path(path).name]
         assert row[-2] == f"{count_right(path, images):.2%}"
     (original,) = [row for row in rows if row[:2] == ["PyTorch", "original"]]
-    assert (original[-3], original[-1]) == ("1.00x", "100.00%")
+    assert original[-1] == "100.00%"
+    assert original[-3] == ("-" if "not to be believed" in result.out else "1.00x")
     assert f"answers on {len(images)} images: {images.name}" in result.out
+
+
+def check_report(words, result):
+    (measured,) = json.loads(Path(words[0]).read_text())["results"]
+    page = Path(words[-1]).read_text()
+    assert f"{measured['latency'][0]['p50_ms']:.2f}" in page
+    assert f"{words[-1]}: open it in a browser" in result.err
+
+
+def check_compare(words, result):
+    assert "held: size>+1% (1 figure(s))" in result.err
 
 
 def check_quantize(words, result):
@@ -256,6 +273,8 @@ CHECKS = {
     "predict": check_predict,
     "export": check_export,
     "bench": check_bench,
+    "compare": check_compare,
+    "report": check_report,
     "quantize": check_quantize,
     "doctor": check_doctor,
     "tune": check_tune,
