@@ -218,6 +218,23 @@ def test_a_file_system_that_is_read_only_is_one_line(run, tmp_path, name):
         assert_one_line(run(name, tmp_path), "Read-only file system")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_stopped_leaves_no_temporary_file(kit, tmp_path, number):
+    """As a service manager does, or a terminal that is closed."""
+    (tmp_path / "list").write_text(f"{kit}/data/test/red/0.png\n" * 500_000)
+    (tmp_path / "out").mkdir()
+    arguments = ["--list", tmp_path / "list", "--model", kit / "fp32.onnx", "--format", "csv", "--output", tmp_path / "out" / "classes.csv"]
+    command = [sys.executable, "-m", "edgeresnet", "predict", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        while not list((tmp_path / "out").iterdir()) and time.monotonic() < until:
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (128 + number, "")
+    assert not list((tmp_path / "out").iterdir())
+
+
 KILLED = ("export", "train", "quantize", "tune", "bench", "predict", "resume")
 
 
