@@ -170,6 +170,8 @@ def read_done(path: Path) -> set[str]:
     Raises:
         DataError: If the file holds something else.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path}: cannot be gone on with (it is a device or a pipe)")
     try:
         with path.open("r+b") as file:
             content = file.read()

@@ -1,6 +1,7 @@
 """Encoded images of any format, depth and state of repair -> upright 8-bit RGB. Nobody checked the files that arrive here."""
 
 import io
+import os
 import stat
 from os import PathLike
 from pathlib import Path
@@ -55,7 +56,8 @@ def decode(source: object) -> Image.Image:
     if isinstance(source, bytes):
         name, stream = f"image data of {len(source):,} bytes", io.BytesIO(source)
     elif isinstance(source, str | PathLike):
-        name, stream = str(source), Path(source)
+        name = os.fsdecode(source)
+        stream = Path(name)
     else:
         raise ImageError(
             f"cannot read an image from {type(source).__name__}; pass a path, bytes, a PIL image or a uint8 array (height, width, 3)"

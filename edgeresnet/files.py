@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +20,15 @@ def replacing(target: Path) -> Iterator[Path]:
     killed or the power fails, ``target`` is the old file or the new one; only then the temporary one, whose name begins with a dot,
     may be left.
 
+    A link stays: what it leads to is replaced. What is no file, such as /dev/null, would become one and is refused.
+
     Raises:
         OSError: If the file cannot be written; it names the target.
     """
+    if target.is_symlink():
+        target = target.resolve()
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise OSError(errno.EINVAL, "is a device or a pipe, and only a file can be written whole or not at all", str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(target)
     try:

@@ -2,10 +2,13 @@
 
 import io
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from types import FrameType
 from typing import Final, TextIO
 
 import click
@@ -71,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     A bug keeps its traceback.
     """
     claim_own_names()
+    _unwind_when_stopped()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Names of files that are not UTF-8, and terminals that are not.
@@ -102,6 +106,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error))
         sys.exit(EXIT_FAILED)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _unwind_when_stopped() -> None:
+    """Have a service manager's signal, or that of a closed terminal, end the command as an exception does: no temporary file is left.
+
+    What is ignored, as nohup has it, stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _complain(message: str) -> None:

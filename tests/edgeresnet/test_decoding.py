@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import random
+import re
 import socket
 import struct
 import warnings
@@ -206,6 +207,17 @@ def test_what_a_decoder_raises_is_an_image_error():
         for end in range(8, len(content), max(1, len(content) // 40)):
             with contextlib.suppress(ImageError):
                 to_pixels(content[:end], 8)
+
+
+def test_what_os_scandir_gives_is_a_path(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "image.png")
+    for folder in (tmp_path, os.fsencode(tmp_path)):
+        (entry,) = os.scandir(folder)
+        np.testing.assert_array_equal(to_pixels(entry, 32), PIXELS)
+        (tmp_path / "image.png").rename(tmp_path / "moved.png")
+        with pytest.raises(ImageError, match=rf"^{re.escape(str(tmp_path))}/image\.png: no such file"):
+            to_pixels(entry, 32)
+        (tmp_path / "moved.png").rename(tmp_path / "image.png")
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path):

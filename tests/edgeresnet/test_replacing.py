@@ -52,6 +52,28 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "file.txt").write_text("old")
+    for name, leads_to in (("link.txt", "file.txt"), ("dangling.txt", "new/deep.txt")):
+        (tmp_path / name).symlink_to(leads_to)
+        write_text(tmp_path / name, "new")
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / leads_to).read_text() == "new"
+    assert {path.name for path in tmp_path.rglob("*")} == {"file.txt", "link.txt", "dangling.txt", "new", "deep.txt"}
+
+
+def test_what_is_no_file_does_not_become_one(tmp_path):
+    """As root /dev/null would."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError, match="is a device or a pipe") as refused:
+            write_text(tmp_path / name, "new")
+        assert refused.value.filename == str(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def save_text(path):
     write_text(path, "ä" * 5000)
 

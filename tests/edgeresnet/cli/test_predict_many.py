@@ -168,6 +168,9 @@ def test_a_resumed_run_adds_what_is_missing(run_cli, photos, exports, expected, 
     assert run_cli(*arguments, "--output", tmp_path / "x").status == 2
     with pytest.raises(DataError, match="Is a directory"):
         read_done(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="it is a device or a pipe"):
+        read_done(tmp_path / "pipe")
 
 
 def test_a_killed_run_goes_on_where_it_was(photos, exports, expected, tmp_path):
