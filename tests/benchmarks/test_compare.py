@@ -68,6 +68,13 @@ def test_a_verdict_needs_both_keys(old, make_record):
     assert change.verdict == "same", "large and not significant"
 
 
+def test_the_threshold_is_the_same_there_and_back(old, with_result):
+    smaller = with_result(old, INT8, size_bytes=round(5_760_000 * 0.951))
+    assert changes(compare_records(old, smaller))["size", None, None].verdict == "smaller", "since back again it is more than 5 %"
+    assert changes(compare_records(smaller, old))["size", None, None].verdict == "larger"
+    assert changes(compare_records(old, with_result(old, INT8, size_bytes=5_760_000 * 21 // 20)))["size", None, None].verdict == "same"
+
+
 def test_doubted_rounds_are_left_out(old):
     """Round 3 of every series is disturbed to 2.5 times as long."""
     entry = old.results[2].latency[0]
@@ -183,6 +190,21 @@ def test_accuracy_is_compared_image_by_image_where_the_records_allow(old, make_r
     worse = with_result(new, INT8, accuracy=replace(cut, top1=cut.top1 - 0.05))
     assert changes(compare_records(old, worse))["top1", None, None].verdict == "worse"
     assert changes(compare_records(worse, old))["top1", None, None].verdict == "better"
+
+
+def test_answers_are_not_paired_over_originals_that_may_differ(old, make_record, with_result):
+    new = make_record(answers=3)
+    reference = new.results[0].accuracy
+    turned = [*reversed(reference.confusion)]
+    one, other = old.results[2].accuracy, new.results[2].accuracy
+    shared = replace(other.disagreements[0], index=one.disagreements[0].index, original="nothing")
+    for doubtful in (
+        with_result(new, ORIGINAL, checkpoint_sha256=None),
+        with_result(new, ORIGINAL, accuracy=replace(reference, confusion=turned)),
+        with_result(new, ORIGINAL, accuracy=None),
+        with_result(new, INT8, accuracy=replace(other, disagreements=[shared, *other.disagreements[1:]])),
+    ):
+        assert changes(compare_records(old, doubtful))["top1", None, None].basis.startswith("answers taken as independent")
 
 
 def test_intervals_of_differences_are_those_of_the_papers():

@@ -120,7 +120,7 @@ def test_the_page_needs_nothing_else(page):
 def test_the_same_records_give_the_same_bytes(small, tmp_path, monkeypatch):
     for name in ("first", "second"):
         write_html([small], tmp_path / name)
-        monkeypatch.setitem(__import__("matplotlib").rcParams, "font.size", 30)
+        monkeypatch.setitem(__import__("matplotlib").rcParams, "lines.markeredgewidth", 7)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
 
 
