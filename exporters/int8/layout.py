@@ -112,7 +112,7 @@ class Layout:
     def replace(self, value: ir.Value, other: ir.Value) -> None:
         """Let everybody who reads a value of the original graph read another one; a graph output keeps its name."""
         if value.is_graph_output():
-            value.name, other.name = self._unique(f"{value.name}/original"), value.name
+            value.name, other.name = self.unique(f"{value.name}/original"), value.name
             other.shape, other.type = value.shape, value.type
         value.replace_all_uses_with(other, replace_graph_outputs=True)
 
@@ -160,7 +160,7 @@ class Layout:
         array = np.asarray(value, np.int64) if isinstance(value, list) else np.ascontiguousarray(value)
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
-            self._constants[key] = add_initializer(self._graph, array, self._unique(name))
+            self._constants[key] = add_initializer(self._graph, array, self.unique(name))
         return self._constants[key]
 
     def emit(
@@ -180,16 +180,17 @@ class Layout:
         name: str,
     ) -> tuple[ir.Value, ...]:
         """Add a node with several outputs and return them."""
-        node = ir.node(operator, inputs, attributes, num_outputs=outputs, name=self._unique(name))
+        node = ir.node(operator, inputs, attributes, num_outputs=outputs, name=self.unique(name))
         for i, value in enumerate(node.outputs):
-            value.name = node.name if i == 0 else self._unique(f"{name}_{i}")
+            value.name = node.name if i == 0 else self.unique(f"{name}_{i}")
         if self._here is None:
             self._graph.append(node)
         else:
             self._graph.insert_before(self._here, node)
         return tuple(node.outputs)
 
-    def _unique(self, name: str) -> str:
+    def unique(self, name: str) -> str:
+        """A name that is free, and taken from now on: this one or, with a number, one like it."""
         unique, number = name, 1
         while unique in self._names:
             number += 1

@@ -371,23 +371,38 @@ def linear(gemm, weights, **constants):
 
 MATRIX = np.random.default_rng(5).normal(size=(128, 144)).astype(np.float32)
 BIAS = np.random.default_rng(6).normal(size=144).astype(np.float32)
-MORE = "more than a product: alpha, beta or transA"
 LINEAR_LAYERS = {
     "Gemm": ([node("Gemm", "f v b")], MATRIX, ""),
     "Gemm without bias": ([node("Gemm", "f v")], MATRIX, ""),
     "Gemm of the transposed matrix": ([node("Gemm", "f v b", transB=1)], MATRIX.T.copy(), ""),
     "Gemm with its defaults spelled out": ([node("Gemm", "f v b", alpha=1.0, beta=1.0, transA=0, transB=0)], MATRIX, ""),
-    "alpha": ([node("Gemm", "f v b", alpha=0.25)], MATRIX, MORE),
-    "beta": ([node("Gemm", "f v b", beta=9.0)], MATRIX, MORE),
-    "transA": ([node("Transpose", "f", "t", perm=[1, 0]), node("Gemm", "t v b", transA=1)], MATRIX, MORE),
+    "alpha": ([node("Gemm", "f v b", alpha=0.25)], MATRIX, ""),
+    "beta": ([node("Gemm", "f v b", beta=9.0)], MATRIX, ""),
+    "no bias by beta": ([node("Gemm", "f v nothing", beta=0.0)], MATRIX, ""),
+    "a bias that is computed and multiplied": (
+        [node("ReduceMax", "f", "r", keepdims=0), node("Gemm", "f v r", beta=2.0)],
+        MATRIX,
+        "its bias is computed as the model runs, and multiplied (beta)",
+    ),
+    "transA": (
+        [node("Transpose", "f", "t", perm=[1, 0]), node("Gemm", "t v b", transA=1)],
+        MATRIX,
+        "what it reads is turned round (transA)",
+    ),
     "MatMul": ([node("MatMul", "f v")], MATRIX, ""),
     "MatMul of three dimensions": ([node("Unsqueeze", "f first", "u"), node("MatMul", "u v")], MATRIX, ""),
     "MatMul with the matrix in front": (
         [node("Transpose", "f", "t", perm=[1, 0]), node("MatMul", "v t")],
         MATRIX.T.copy(),
-        "both factors are computed as the model runs",
+        "its weights are on the left",
     ),
-    "MatMul of a stack": ([node("MatMul", "f v")], MATRIX[None], "its weights have 3 dimensions, not 2"),
+    "MatMul of a stack": (
+        [node("Unsqueeze", "f first", "u"), node("MatMul", "u v")],
+        np.stack([MATRIX] * 3),
+        "its weights have 3 dimensions, not 2",
+    ),
+    "MatMul of a stack of one": ([node("Unsqueeze", "f first", "u"), node("MatMul", "u v")], MATRIX[None], ""),
+    "MatMul that adds a dimension": ([node("MatMul", "f v")], MATRIX[None], "its weights have 3 dimensions, not 2"),
     "as many weights as are worth it": ([node("MatMul", "f v")], MATRIX[:, :128].copy(), ""),
     "a column less": ([node("MatMul", "f v")], MATRIX[:, :127].copy(), "16,256 weights: too few to save anything"),
 }
@@ -395,7 +410,7 @@ LINEAR_LAYERS = {
 
 @pytest.mark.parametrize(("layer", "weights", "reason"), LINEAR_LAYERS.values(), ids=LINEAR_LAYERS)
 def test_a_linear_layer_is_a_product_unless_it_is_more(layer, weights, reason):
-    nodes, constants = linear(layer, weights, b=BIAS, first=ints(1))
+    nodes, constants = linear(layer, weights, b=BIAS, first=ints(1), nothing=np.full(144, np.nan, np.float32))
     assert layers_of(nodes, constants)[-1] == reason
 
 
