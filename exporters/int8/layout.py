@@ -20,11 +20,12 @@ Attribute = int | float | str | Sequence[int]
 
 @dataclass(frozen=True)
 class ImageShape:
-    """Channels, height and width of an image tensor whose batch is left open."""
+    """Channels, height and width of an image tensor whose batch is left open; a line, (N, C, W), has height 1 but no axis for it."""
 
     channels: int
     height: int
     width: int
+    is_line: bool = False
 
     @property
     def pixels(self) -> int:
@@ -36,7 +37,16 @@ class ImageShape:
         """Shape of a value, or None if it is not an image tensor of known size."""
         if value.shape is None or len(value.shape) != 4 or not all(isinstance(size, int) for size in value.shape[1:]):
             return None
-        return cls(*(int(size) for size in value.shape[1:] if isinstance(size, int)))
+        channels, height, width = (int(size) for size in value.shape[1:] if isinstance(size, int))
+        return cls(channels, height, width)
+
+    @classmethod
+    def of_image_or_line(cls, value: ir.Value) -> "ImageShape | None":
+        """Shape of a value, or None if it is neither an image tensor nor a line of known size."""
+        if value.shape is None or len(value.shape) != 3:
+            return cls.of(value)
+        channels, width = value.shape[1:]
+        return cls(channels, 1, width, is_line=True) if isinstance(channels, int) and isinstance(width, int) else None
 
 
 def add_initializer(graph: ir.Graph, array: NDArray[Any], name: str) -> ir.Value:
@@ -85,9 +95,12 @@ class Layout:
     def rows(self, value: ir.Value) -> ir.Value:
         """The rows form of an image tensor."""
         if value not in self._rows:
-            shape = self.shape(value)
-            turned = self.emit("Transpose", [value], {"perm": [0, 2, 3, 1]}, name=f"{value.name}/turned")
-            self._rows[value] = self.emit("Reshape", [turned, self.constant([0, shape.pixels, shape.channels])], name=f"{value.name}/rows")
+            shape, name = self.shape(value), f"{value.name}/rows"
+            if shape.is_line:
+                self._rows[value] = self.emit("Transpose", [value], {"perm": [0, 2, 1]}, name=name)
+            else:
+                turned = self.emit("Transpose", [value], {"perm": [0, 2, 3, 1]}, name=f"{value.name}/turned")
+                self._rows[value] = self.emit("Reshape", [turned, self.constant([0, shape.pixels, shape.channels])], name=name)
             self._nchw[value] = value
         return self._rows[value]
 
@@ -103,7 +116,8 @@ class Layout:
         """Rows of an image tensor as NCHW."""
         if shape.pixels > 1:
             rows = self.emit("Transpose", [rows], {"perm": [0, 2, 1]}, name=f"{name}/turned_back")
-        return self.emit("Reshape", [rows, self.constant([0, shape.channels, shape.height, shape.width])], name=f"{name}/nchw")
+        sides = [shape.width] if shape.is_line else [shape.height, shape.width]
+        return self.emit("Reshape", [rows, self.constant([0, shape.channels, *sides])], name=f"{name}/nchw")
 
     def supersede(self, value: ir.Value, rows: ir.Value) -> None:
         """Give a value of the original graph a rows form that was computed otherwise."""
@@ -118,7 +132,7 @@ class Layout:
 
     def shape(self, value: ir.Value) -> ImageShape:
         """Shape of an image tensor; the value must be one."""
-        shape = ImageShape.of(value)
+        shape = ImageShape.of_image_or_line(value)
         if shape is None:
             raise ExportError(f"{value.name}: its height and width are not fixed")
         return shape

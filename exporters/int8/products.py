@@ -79,8 +79,8 @@ def _plan_convolution(node: ir.Node) -> Product | str:
     reason = ""
     if weights is None:
         reason = "its weights are computed as the model runs"
-    elif weights.ndim != 4:
-        reason = f"windows of {weights.ndim - 2} dimensions, not 2"
+    elif weights.ndim not in (3, 4):
+        reason = f"windows of {weights.ndim - 2} dimensions, not 1 or 2"
     elif windows is None:
         reason = "height and width of what it reads are known only as the model runs"
     elif node.attributes.get_int("group", 1) != 1:
@@ -91,7 +91,8 @@ def _plan_convolution(node: ir.Node) -> Product | str:
         reason = "beside a grouped convolution: turning the layout costs more"
     if weights is None or windows is None or reason:
         return reason
-    # (outputs, inputs, down, across) to (down, across, inputs, outputs).
+    # (outputs, inputs, down, across) to (down, across, inputs, outputs); of a line there is no down.
+    weights = weights.reshape(*weights.shape[:2], *windows.kernel)
     return Product(weights.transpose(2, 3, 1, 0).reshape(-1, len(weights)), windows)
 
 
