@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeresnet.errors import ExportError
 from exporters.parts import Parts
 from exporters.probes import Probe
 from exporters.sessions import open_session, run_session
@@ -109,9 +110,14 @@ def compare_answers(original: Answers, answers: Answers, probes: Sequence[Probe]
         probes: Those images.
         parts: Of which parts outputs are put together. In one of probabilities throughout, whose values have one scale, a group counts
             as at least the whole (among 1,000 classes most are never likely).
+
+    Raises:
+        ExportError: If a sequence of tensors is sometimes longer.
     """
     names = list(original[0][0])
     outputs = []
+    if varying := [name for right in original for call in right for name in call.keys() ^ set(names)]:
+        raise ExportError(f"the number of tensors in a sequence depends on the images ({min(varying)}), and cannot be compared")
     for name in names:
         found = [
             _compare_output(

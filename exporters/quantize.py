@@ -1,7 +1,8 @@
 """Quantizes any CNN in a file, and proves the result before it is written."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from exporters.int8.layertimes import time_fp32_layers, time_int8_layers
 from exporters.int8.quantize import LayerChoice, QuantizedModel, check_not_quantized
 from exporters.probes import Probe, generate_probes, load_probes
 from exporters.proof import Proof
-from exporters.race import MAX_ROUNDS, ROUNDS, RaceResult, race
+from exporters.race import RaceResult, estimate_speedup, race
 from exporters.sessions import open_session, run_session
 
 # Of what a layer takes in FP32; layers that take more in INT8 are tried in FP32. Beside that INT8 layers cost the turning of values to
@@ -117,7 +118,7 @@ def _quantize(prepared: PreparedModel, probes: tuple[Probe, ...], budget: Budget
     feeds = {prepared.image_input.name: probes[0].calls[0]}
     times = _LayerTimes(prepared.model, feeds)
     candidate = search.find_largest(_leave_what_does_not_pay(search, times, track))
-    result = _race(prepared.source, candidate.content, feeds, track)
+    result = race(*_calls(feeds, prepared.source, candidate.content), track)
     content = search.finish(candidate)
     if len(content) >= len(prepared.source):
         raise ExportError(
@@ -164,15 +165,14 @@ def _leave_what_does_not_pay(search: Search, times: _LayerTimes, track: Track) -
         if len(slow) <= len(left):
             continue
         tried = search.quantize(slow)
-        contest = _race(best.model.SerializeToString(), tried.model.SerializeToString(), times.feeds, track, most=ROUNDS)
-        if contest.speedup > WORTH_LEAVING:
+        gain = estimate_speedup(*_calls(times.feeds, best.model.SerializeToString(), tried.model.SerializeToString()), track)
+        if gain > WORTH_LEAVING:
             best, left = tried, slow
     return left
 
 
-def _race(first: bytes, second: bytes, feeds: Mapping[str, NDArray[Any]], track: Track, most: int = MAX_ROUNDS) -> RaceResult:
-    sessions = [open_session(content) for content in (first, second)]
-    return race(lambda: run_session(sessions[0], feeds), lambda: run_session(sessions[1], feeds), track, most=most)
+def _calls(feeds: Mapping[str, NDArray[Any]], first: bytes, second: bytes) -> tuple[Callable[[], object], Callable[[], object]]:
+    return partial(run_session, open_session(first), feeds), partial(run_session, open_session(second), feeds)
 
 
 def _report(

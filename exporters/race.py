@@ -14,6 +14,7 @@ from edgeresnet.timing import time_calls
 # Both run in turns for such short bursts that whatever else the machine does meets both alike. Of a burst counts what a quarter of its
 # calls stay below: other programs only ever make a call slower. A round's ratio is compared with 1; what one round says is outvoted.
 ROUNDS: Final = 9
+FEW_ROUNDS: Final = 5
 BURST_SECONDS: Final = 0.06
 MIN_CALLS: Final = 3
 QUANTILE: Final = 0.25
@@ -41,15 +42,14 @@ class RaceResult:
     upper: float
 
 
-def race(first: Callable[[], object], second: Callable[[], object], track: Track = silent, *, most: int = MAX_ROUNDS) -> RaceResult:
-    """Time two calls in turns, in up to ``most`` rounds where it is close."""
-    for call in (first, second):
-        time_calls(call, seconds=0, least=MIN_CALLS)  # what only the first calls do
+def race(first: Callable[[], object], second: Callable[[], object], track: Track = silent) -> RaceResult:
+    """Time two calls in turns, until it is certain which is faster, or in ``MAX_ROUNDS`` rounds."""
+    _warm_up(first, second)
     rounds: list[tuple[float, float]] = []
     while True:
         rounds += [_run_round(first, second, swapped=bool(i % 2)) for i in track(range(ROUNDS), "timing")]
         lower, upper = bound_median([first_ms / second_ms for first_ms, second_ms in rounds])
-        if len(rounds) >= most or lower > 1 or upper < 1:
+        if len(rounds) >= MAX_ROUNDS or lower > 1 or upper < 1:
             break
     return RaceResult(
         first_ms=statistics.median(first_ms for first_ms, _ in rounds),
@@ -58,6 +58,13 @@ def race(first: Callable[[], object], second: Callable[[], object], track: Track
         lower=lower,
         upper=upper,
     )
+
+
+def estimate_speedup(first: Callable[[], object], second: Callable[[], object], track: Track = silent) -> float:
+    """The first's time over the second's, from a few rounds: enough to choose between two forms of a model."""
+    _warm_up(first, second)
+    rounds = [_run_round(first, second, swapped=bool(i % 2)) for i in track(range(FEW_ROUNDS), "timing")]
+    return statistics.median(first_ms / second_ms for first_ms, second_ms in rounds)
 
 
 def bound_median(values: list[float]) -> tuple[float, float]:
@@ -69,6 +76,11 @@ def bound_median(values: list[float]) -> tuple[float, float]:
     below = np.cumsum([math.comb(count, i) for i in range(count)]) / 2**count
     index = int(np.searchsorted(below, DOUBT, side="right")) - 1
     return ordered[index], ordered[-1 - index]
+
+
+def _warm_up(first: Callable[[], object], second: Callable[[], object]) -> None:
+    for call in (first, second):
+        time_calls(call, seconds=0, least=MIN_CALLS)
 
 
 def _run_round(first: Callable[[], object], second: Callable[[], object], *, swapped: bool) -> tuple[float, float]:

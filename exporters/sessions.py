@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 
@@ -46,14 +47,20 @@ def open_session(model: bytes, *, exact_products: bool = False, fused: bool = Tr
 
 
 def run_session(session: Any, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """All outputs of a session, by name.
+    """All outputs of a session, by name; tensors of a sequence by its name and their number.
 
     Raises:
-        ExportError: If ONNX Runtime cannot run the model on that.
+        ExportError: If ONNX Runtime cannot run the model on that, or an output is neither.
     """
     names = [output.name for output in session.get_outputs()]
     try:
-        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+        answers = dict(zip(names, session.run(names, dict(feeds)), strict=True))
     except Exception as error:
         shapes = ", ".join(f"{name} {value.shape}" for name, value in feeds.items())
         raise ExportError(f"ONNX Runtime cannot run the model on {shapes} ({' '.join(str(error).split())[:300]})") from error
+    sequences = {f"{name} [{i}]": value for name, values in answers.items() if isinstance(values, list) for i, value in enumerate(values)}
+    found = {name: value for name, value in answers.items() if not isinstance(value, list)} | sequences
+    for name, value in found.items():
+        if not isinstance(value, np.ndarray):
+            raise ExportError(f"the output {name} is neither a tensor nor a sequence of tensors")
+    return found

@@ -207,7 +207,8 @@ def _parse_value(value: onnx.ValueInfoProto, given: str | float) -> NDArray[Any]
 def _describe(value: onnx.ValueInfoProto) -> str:
     kind = value.type.tensor_type
     shape = ", ".join(dimension.dim_param or str(dimension.dim_value) for dimension in kind.shape.dim)
-    return f"{value.name} ({onnx.TensorProto.DataType.Name(kind.elem_type).lower()}, ({shape}))"
+    described = f"({shape})" if kind.HasField("shape") else "of no declared shape"
+    return f"{value.name} ({onnx.TensorProto.DataType.Name(kind.elem_type).lower()}, {described})"
 
 
 def _list(names: Mapping[str, object]) -> str:

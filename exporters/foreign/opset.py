@@ -1,12 +1,12 @@
 """Brings a model to a newer opset without changing what it computes."""
 
-from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 import onnx
 
 from edgeresnet.errors import ExportError
+from exporters.foreign.notation import graphs_in
 
 # ReduceMax, ReduceMean and Pad take their axes as inputs from here on.
 OPSET: Final = 18
@@ -47,24 +47,15 @@ def raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and those in it: branches and the bodies of loops."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
-
-
 def _hide_resizing(model: onnx.ModelProto) -> None:
-    for node in (node for graph in _graphs(model.graph) for node in graph.node):
+    for node in (node for graph in graphs_in(model.graph) for node in graph.node):
         if node.op_type in _RESIZING and not node.domain:
             node.op_type, node.domain = "Resize", _KEPT_DOMAIN
     model.opset_import.append(onnx.helper.make_opsetid(_KEPT_DOMAIN, 1))
 
 
 def _show_resizing(model: onnx.ModelProto) -> None:
-    graphs = [*_graphs(model.graph)]
+    graphs = [*graphs_in(model.graph)]
     nodes = [node for graph in graphs for node in graph.node]
     scales = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
     scales |= {node.output[0]: node.attribute[0].t for node in nodes if node.op_type == "Constant" and node.attribute[0].HasField("t")}

@@ -15,13 +15,14 @@ from onnxscript.rewriter.rules import common as common_rules
 
 from edgeresnet.errors import EdgeResNetError, ExportError
 from exporters.foreign.inputs import ImageTensor, bind_inputs, set_batch
+from exporters.foreign.notation import graphs_in, normalize
 from exporters.foreign.opset import raise_opset
 from exporters.foreign.precision import is_half, widen
 from exporters.foreign.reading import read_model
 from exporters.int8.layout import add_initializer
 from exporters.parts import find_parts
-from exporters.probes import generate_probes
-from exporters.proof import collect_answers, compare_answers
+from exporters.probes import Probe, generate_probes
+from exporters.proof import Answers, collect_answers, compare_answers
 from exporters.sessions import open_session, run_session
 
 # Folding constants and fusing BatchNorm change the order of float32 sums, which is noise 100 dB below a result and more; units that
@@ -30,6 +31,8 @@ SAME_DB: Final = 55.0
 SAME_HALF_DB: Final = 30.0
 CHECK_IMAGES: Final = 2
 # Weights of any size are folded: by default the optimizer leaves larger ones to be computed in every run.
+# Operators that may answer differently each time.
+RANDOM: Final = frozenset({"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
 _FOLDED_VALUES: Final = 1 << 30
 _FOLDED_ZEROS: Final = 1 << 10
 _FOLDING_ROUNDS: Final = 8
@@ -80,8 +83,11 @@ def prepare(
         if open_batch and image.batch is not None:
             source, image = _open_batch(source, image)
         image = _find_batch(source, image)
+        probes = generate_probes(image, CHECK_IMAGES * (image.batch or 1))
+        original = _collect_original(source, image, probes)
         model = _make_plain(source)
-        _check_same(source, model, image)
+        _name_ranks(model, original)
+        _check_same(original, model, image, probes, SAME_HALF_DB if is_half(source) else SAME_DB)
     except EdgeResNetError as error:
         raise type(error)(f"{path}: {error}") from error
     return PreparedModel(
@@ -134,12 +140,41 @@ def _open_batch(source: onnx.ModelProto, image: ImageTensor) -> tuple[onnx.Model
     return opened, wanted
 
 
+def _collect_original(source: onnx.ModelProto, image: ImageTensor, probes: tuple[Probe, ...]) -> Answers:
+    """What the user's model answers, if that is something to hold other models against."""
+    names = [output.name for output in source.graph.output]
+    if len(set(names)) < len(names):
+        raise ExportError(f"two outputs of the model have the same name, {max(names, key=names.count)}")
+    if passed := set(names) & {value.name for value in source.graph.input}:
+        raise ExportError(f"the output {passed.pop()} is an input of the model, which ONNX does not allow; fix: take it from the outputs")
+    content = source.SerializeToString()
+    original = collect_answers(content, image.name, probes)
+    operators = {node.op_type for graph in graphs_in(source.graph) for node in graph.node}
+    if chance := sorted(operators & RANDOM):
+        session, call = open_session(content), {image.name: probes[0].calls[0]}
+        first, second = (run_session(session, call) for _ in range(2))
+        if any(not np.array_equal(first[name], second[name]) for name in first):
+            raise ExportError(f"the model answers the same images differently from call to call (it has {', '.join(chance)})")
+    if silent := [output for output in compare_answers(original, original, probes).outputs if output.problem]:
+        raise ExportError(f"the output {silent[0].output} {silent[0].problem}, on {silent[0].images}")
+    return original
+
+
+def _name_ranks(model: onnx.ModelProto, original: Answers) -> None:
+    """Outputs behind operators that onnx infers no shape for still have a number of dimensions, which its checker asks for."""
+    for output in model.graph.output:
+        answer = original[0][0].get(output.name)
+        if answer is not None and not output.type.tensor_type.HasField("shape"):
+            output.type.CopyFrom(onnx.helper.make_tensor_type_proto(output.type.tensor_type.elem_type, [None] * answer.ndim))
+
+
 def _make_plain(source: onnx.ModelProto) -> onnx.ModelProto:
     try:
-        plain = ir.from_proto(source)
+        plain = ir.from_proto(normalize(source))
         _forget_shapes(plain)
         common.InlinePass()(plain)
         common.RemoveInitializersFromInputsPass()(plain)
+        common.TopologicalSortPass()(plain)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(plain)
         if is_half(source):
             widen(plain)
@@ -213,11 +248,8 @@ def _forget_shapes(model: ir.Model) -> None:
             value.shape = None
 
 
-def _check_same(source: onnx.ModelProto, model: onnx.ModelProto, image: ImageTensor) -> None:
-    probes = generate_probes(image, CHECK_IMAGES * (image.batch or 1))
-    original = collect_answers(source.SerializeToString(), image.name, probes)
+def _check_same(original: Answers, model: onnx.ModelProto, image: ImageTensor, probes: tuple[Probe, ...], least_db: float) -> None:
     parts = find_parts(model, image.height, image.width)
     proof = compare_answers(original, collect_answers(model.SerializeToString(), image.name, probes), probes, parts)
-    least = SAME_HALF_DB if is_half(source) else SAME_DB
-    if not proof.sqnr_db >= least:
+    if not proof.sqnr_db >= least_db:
         raise ExportError(f"the model's graph could not be made plain without changing its answers ({proof.worst})")

@@ -20,11 +20,12 @@ Attribute = int | float | str | Sequence[int]
 
 @dataclass(frozen=True)
 class ImageShape:
-    """Channels, height and width of an image tensor whose batch is left open."""
+    """Channels, height and width of an image tensor whose batch is left open; a line, (N, C, W), has height 1 but no axis for it."""
 
     channels: int
     height: int
     width: int
+    is_line: bool = False
 
     @property
     def pixels(self) -> int:
@@ -36,7 +37,16 @@ class ImageShape:
         """Shape of a value, or None if it is not an image tensor of known size."""
         if value.shape is None or len(value.shape) != 4 or not all(isinstance(size, int) for size in value.shape[1:]):
             return None
-        return cls(*(int(size) for size in value.shape[1:] if isinstance(size, int)))
+        channels, height, width = (int(size) for size in value.shape[1:] if isinstance(size, int))
+        return cls(channels, height, width)
+
+    @classmethod
+    def of_image_or_line(cls, value: ir.Value) -> "ImageShape | None":
+        """Shape of a value, or None if it is neither an image tensor nor a line of known size."""
+        if value.shape is None or len(value.shape) != 3:
+            return cls.of(value)
+        channels, width = value.shape[1:]
+        return cls(channels, 1, width, is_line=True) if isinstance(channels, int) and isinstance(width, int) else None
 
 
 def add_initializer(graph: ir.Graph, array: NDArray[Any], name: str) -> ir.Value:
@@ -85,9 +95,12 @@ class Layout:
     def rows(self, value: ir.Value) -> ir.Value:
         """The rows form of an image tensor."""
         if value not in self._rows:
-            shape = self.shape(value)
-            turned = self.emit("Transpose", [value], {"perm": [0, 2, 3, 1]}, name=f"{value.name}/turned")
-            self._rows[value] = self.emit("Reshape", [turned, self.constant([0, shape.pixels, shape.channels])], name=f"{value.name}/rows")
+            shape, name = self.shape(value), f"{value.name}/rows"
+            if shape.is_line:
+                self._rows[value] = self.emit("Transpose", [value], {"perm": [0, 2, 1]}, name=name)
+            else:
+                turned = self.emit("Transpose", [value], {"perm": [0, 2, 3, 1]}, name=f"{value.name}/turned")
+                self._rows[value] = self.emit("Reshape", [turned, self.constant([0, shape.pixels, shape.channels])], name=name)
             self._nchw[value] = value
         return self._rows[value]
 
@@ -103,7 +116,8 @@ class Layout:
         """Rows of an image tensor as NCHW."""
         if shape.pixels > 1:
             rows = self.emit("Transpose", [rows], {"perm": [0, 2, 1]}, name=f"{name}/turned_back")
-        return self.emit("Reshape", [rows, self.constant([0, shape.channels, shape.height, shape.width])], name=f"{name}/nchw")
+        sides = [shape.width] if shape.is_line else [shape.height, shape.width]
+        return self.emit("Reshape", [rows, self.constant([0, shape.channels, *sides])], name=f"{name}/nchw")
 
     def supersede(self, value: ir.Value, rows: ir.Value) -> None:
         """Give a value of the original graph a rows form that was computed otherwise."""
@@ -112,13 +126,13 @@ class Layout:
     def replace(self, value: ir.Value, other: ir.Value) -> None:
         """Let everybody who reads a value of the original graph read another one; a graph output keeps its name."""
         if value.is_graph_output():
-            value.name, other.name = self._unique(f"{value.name}/original"), value.name
+            value.name, other.name = self.unique(f"{value.name}/original"), value.name
             other.shape, other.type = value.shape, value.type
         value.replace_all_uses_with(other, replace_graph_outputs=True)
 
     def shape(self, value: ir.Value) -> ImageShape:
         """Shape of an image tensor; the value must be one."""
-        shape = ImageShape.of(value)
+        shape = ImageShape.of_image_or_line(value)
         if shape is None:
             raise ExportError(f"{value.name}: its height and width are not fixed")
         return shape
@@ -160,7 +174,7 @@ class Layout:
         array = np.asarray(value, np.int64) if isinstance(value, list) else np.ascontiguousarray(value)
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
-            self._constants[key] = add_initializer(self._graph, array, self._unique(name))
+            self._constants[key] = add_initializer(self._graph, array, self.unique(name))
         return self._constants[key]
 
     def emit(
@@ -180,16 +194,17 @@ class Layout:
         name: str,
     ) -> tuple[ir.Value, ...]:
         """Add a node with several outputs and return them."""
-        node = ir.node(operator, inputs, attributes, num_outputs=outputs, name=self._unique(name))
+        node = ir.node(operator, inputs, attributes, num_outputs=outputs, name=self.unique(name))
         for i, value in enumerate(node.outputs):
-            value.name = node.name if i == 0 else self._unique(f"{name}_{i}")
+            value.name = node.name if i == 0 else self.unique(f"{name}_{i}")
         if self._here is None:
             self._graph.append(node)
         else:
             self._graph.insert_before(self._here, node)
         return tuple(node.outputs)
 
-    def _unique(self, name: str) -> str:
+    def unique(self, name: str) -> str:
+        """A name that is free, and taken from now on: this one or, with a number, one like it."""
         unique, number = name, 1
         while unique in self._names:
             number += 1

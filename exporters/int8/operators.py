@@ -31,13 +31,14 @@ def keep_rows(layout: Layout, node: ir.Node) -> bool:
 
 
 def windows_of(node: ir.Node) -> Windows | None:
-    """Geometry of a convolution or pooling node, or None if it is not two-dimensional or of unknown size."""
-    shape = ImageShape.of(first_input(node))
+    """Geometry of a convolution or pooling node, or None if it is of unknown size or has more than two dimensions; or one, if it pools."""
+    shape = ImageShape.of_image_or_line(first_input(node))
     kernel: Sequence[int] | None = node.attributes.get_ints("kernel_shape", None)
     if kernel is None and node.op_type == "Conv" and (weights := constant_array(node.inputs[1])) is not None:
         kernel = weights.shape[2:]
-    if shape is None or kernel is None or len(kernel) != 2:
+    if shape is None or kernel is None or len(kernel) != 2 - shape.is_line or (shape.is_line and node.op_type != "Conv"):
         return None
+    kernel = _pair(kernel)
     above, left, below, right = _pads(node, shape, kernel)
     if node.attributes.get_int("ceil_mode", 0):
         # The last window may begin inside the image and end beyond it: as if there were more padding below and right.
@@ -55,7 +56,7 @@ def windows_of(node: ir.Node) -> Windows | None:
     return Windows(
         height=shape.height,
         width=shape.width,
-        kernel=_pair(kernel),
+        kernel=kernel,
         strides=_pair(node.attributes.get_ints("strides", [1, 1])),
         pads=(above, left, below, right),
         dilations=_pair(node.attributes.get_ints("dilations", [1, 1])),
@@ -66,8 +67,9 @@ def _pads(node: ir.Node, shape: ImageShape, kernel: Sequence[int]) -> Sequence[i
     """Above, left, below, right. ``auto_pad`` SAME makes as many windows as strides fit in; the odd row is at the end that it names."""
     how = node.attributes.get_string("auto_pad", "NOTSET")
     if how not in ("SAME_UPPER", "SAME_LOWER"):
-        return [0, 0, 0, 0] if how == "VALID" else node.attributes.get_ints("pads", [0, 0, 0, 0])
-    strides, dilations = (node.attributes.get_ints(name, [1, 1]) for name in ("strides", "dilations"))
+        given = [0, 0, 0, 0] if how == "VALID" else node.attributes.get_ints("pads", [0, 0, 0, 0])
+        return given if len(given) == 4 else [0, given[0], 0, given[1]]
+    strides, dilations = (_pair(node.attributes.get_ints(name, [1, 1])) for name in ("strides", "dilations"))
     before, after = [], []
     for axis, size in enumerate((shape.height, shape.width)):
         reach = (-(-size // strides[axis]) - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
@@ -108,7 +110,8 @@ def _elementwise(layout: Layout, node: ir.Node) -> bool:
 def _arithmetic(layout: Layout, node: ir.Node) -> bool:
     if not any(layout.has_rows(value) for value in node.inputs if value is not None):
         return False
-    inputs = [_as_operand(layout, value, ImageShape.of(node.outputs[0])) for value in node.inputs if value is not None]
+    result = ImageShape.of_image_or_line(node.outputs[0])
+    inputs = [_as_operand(layout, value, result) for value in node.inputs if value is not None]
     if any(value is None for value in inputs):
         return False
     _supersede(layout, node, node.op_type, inputs)
@@ -121,10 +124,11 @@ def _as_operand(layout: Layout, value: ir.Value, result: ImageShape | None) -> i
     if constant is not None:
         if constant.size == 1:
             return layout.constant(constant.reshape(()))
-        per_channel = result is not None and constant.ndim >= 3 and constant.size == constant.shape[-3] == result.channels
+        axis = 3 if result is None or not result.is_line else 2
+        per_channel = result is not None and constant.ndim >= axis and constant.size == constant.shape[-axis] == result.channels
         return layout.constant(constant.reshape(-1)) if per_channel else None
-    shape = ImageShape.of(value)
-    if shape is None or result is None or (shape != result and shape != ImageShape(result.channels, 1, 1)):
+    shape = ImageShape.of_image_or_line(value)
+    if shape is None or result is None or (shape != result and shape != ImageShape(result.channels, 1, 1, result.is_line)):
         return None
     return layout.rows(value)
 
@@ -189,7 +193,9 @@ def _global_average(layout: Layout, node: ir.Node) -> bool:
 
 def _reduce_mean(layout: Layout, node: ir.Node) -> bool:
     axes = ir.convenience.get_const_tensor(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else None
-    over_the_image = axes is not None and sorted(int(axis) % 4 for axis in axes.numpy()) == [2, 3]
+    over_the_image = (
+        axes is not None and ImageShape.of(first_input(node)) is not None and sorted(int(axis) % 4 for axis in axes.numpy()) == [2, 3]
+    )
     return bool(over_the_image and node.attributes.get_int("keepdims", 1)) and _global_average(layout, node)
 
 
@@ -252,7 +258,8 @@ def _supersede(
 
 
 def _pair(values: Sequence[int]) -> tuple[int, int]:
-    first, second = values
+    """Down and across; of a line there is only the second."""
+    first, second = values if len(values) == 2 else (1, *values)
     return first, second
 
 

@@ -32,10 +32,12 @@ class Product:
     Attributes:
         matrix: float32 (inputs, outputs). Inputs of a convolution are ordered by position in the window, then channel.
         windows: What a convolution reads for each row of its result; None for a linear layer.
+        bias: In place of the node's own.
     """
 
     matrix: NDArray[np.float32]
     windows: Windows | None = None
+    bias: NDArray[np.float32] | None = None
 
     @property
     def positions(self) -> int:
@@ -66,7 +68,7 @@ def compute_product(layout: Layout, node: ir.Node, product: Product, *, saturati
     """What the planned product gives: rows for a convolution, the result itself for a linear layer. The layer stays as it is."""
     weights = quantizer(product.matrix, positions=product.positions, saturation_safe=saturation_safe)
     if product.windows is None:
-        return _multiply(layout, node, layout.quantized(layout.nchw(first_input(node))), weights)
+        return _multiply(layout, node, layout.quantized(layout.nchw(first_input(node))), weights, product.bias)
     quantized = layout.quantized(layout.rows(first_input(node)))
     columns = _string_together(layout, node, quantized, product.windows, len(product.matrix))
     return _multiply(layout, node, (columns, *quantized[1:]), weights)
@@ -77,8 +79,8 @@ def _plan_convolution(node: ir.Node) -> Product | str:
     reason = ""
     if weights is None:
         reason = "its weights are computed as the model runs"
-    elif weights.ndim != 4:
-        reason = f"windows of {weights.ndim - 2} dimensions, not 2"
+    elif weights.ndim not in (3, 4):
+        reason = f"windows of {weights.ndim - 2} dimensions, not 1 or 2"
     elif windows is None:
         reason = "height and width of what it reads are known only as the model runs"
     elif node.attributes.get_int("group", 1) != 1:
@@ -89,7 +91,8 @@ def _plan_convolution(node: ir.Node) -> Product | str:
         reason = "beside a grouped convolution: turning the layout costs more"
     if weights is None or windows is None or reason:
         return reason
-    # (outputs, inputs, down, across) to (down, across, inputs, outputs).
+    # (outputs, inputs, down, across) to (down, across, inputs, outputs); of a line there is no down.
+    weights = weights.reshape(*weights.shape[:2], *windows.kernel)
     return Product(weights.transpose(2, 3, 1, 0).reshape(-1, len(weights)), windows)
 
 
@@ -122,18 +125,42 @@ def _is_grouped(node: ir.Node | None) -> bool:
 
 
 def _plan_linear(node: ir.Node) -> Product | str:
-    weights = constant_array(node.inputs[1])
+    weights = _matrix(node)
+    reason = ""
     if weights is None:
-        return "both factors are computed as the model runs" if node.op_type == "MatMul" else "its weights are computed as the model runs"
-    if weights.ndim != 2:
-        return f"its weights have {weights.ndim} dimensions, not 2"
-    if weights.size < MIN_LINEAR_WEIGHTS:
-        return f"{weights.size:,} weights: too few to save anything"
-    if node.op_type == "MatMul":
-        return Product(weights)
-    if any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta")) or node.attributes.get_int("transA", 0) != 0:
-        return "more than a product: alpha, beta or transA"
-    return Product(weights.T if node.attributes.get_int("transB", 0) else weights)
+        reason = "its weights are computed as the model runs"
+        if node.op_type == "MatMul":
+            on_the_left = constant_array(node.inputs[0]) is not None
+            reason = "its weights are on the left" if on_the_left else "both factors are computed as the model runs"
+    elif weights.ndim != 2:
+        reason = f"its weights have {weights.ndim} dimensions, not 2"
+    elif weights.size < MIN_LINEAR_WEIGHTS:
+        reason = f"{weights.size:,} weights: too few to save anything"
+    if weights is None or reason:
+        return reason
+    return Product(weights) if node.op_type == "MatMul" else _plan_gemm(node, weights)
+
+
+def _matrix(node: ir.Node) -> NDArray[np.float32] | None:
+    """The weights of a linear layer; of several dimensions with one matrix in all, that matrix."""
+    weights, shape = constant_array(node.inputs[1]), first_input(node).shape
+    if weights is not None and weights.ndim > 2 and shape is not None and len(shape) >= weights.ndim:
+        return weights.reshape(weights.shape[-2:]) if weights.size == weights.shape[-2] * weights.shape[-1] else weights
+    return weights
+
+
+def _plan_gemm(node: ir.Node, weights: NDArray[np.float32]) -> Product | str:
+    alpha, beta = (np.float32(node.attributes.get_float(name, 1.0)) for name in ("alpha", "beta"))
+    added = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = constant_array(added)
+    if node.attributes.get_int("transA", 0) != 0:
+        return "what it reads is turned round (transA)"
+    if added is not None and bias is None and beta != 1:
+        return "its bias is computed as the model runs, and multiplied (beta)"
+    turned = weights.T if node.attributes.get_int("transB", 0) else weights
+    if beta == 0:
+        return Product(turned * alpha, bias=np.zeros(1, np.float32))  # whatever the bias is
+    return Product(turned * alpha, bias=None if beta == 1 or bias is None else bias * beta)
 
 
 def _string_together(
@@ -151,7 +178,13 @@ def _string_together(
     return layout.emit("Reshape", [columns, layout.constant([0, windows.count, depth])], name=f"{name_of(node)}/windows")
 
 
-def _multiply(layout: Layout, node: ir.Node, quantized: tuple[ir.Value, ir.Value, ir.Value], weights: QuantizedMatrix) -> ir.Value:
+def _multiply(
+    layout: Layout,
+    node: ir.Node,
+    quantized: tuple[ir.Value, ir.Value, ir.Value],
+    weights: QuantizedMatrix,
+    other_bias: NDArray[np.float32] | None = None,
+) -> ir.Value:
     """Integer product, scaled back to float, with bias. ONNX Runtime runs these five nodes as one."""
     name = name_of(node)
     stored_as = (node.inputs[1].name if node.inputs[1] is not None else None) or name
@@ -163,4 +196,6 @@ def _multiply(layout: Layout, node: ir.Node, quantized: tuple[ir.Value, ir.Value
     floats = layout.emit("Cast", [integers], {"to": ir.DataType.FLOAT}, name=f"{name}/float")
     scaled = layout.emit("Mul", [floats, scales], name=f"{name}/scaled")
     bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if other_bias is not None:
+        bias = layout.constant(other_bias, f"{name}/bias")
     return scaled if bias is None else layout.emit("Add", [scaled, bias], name=f"{name}/biased")

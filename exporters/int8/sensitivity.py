@@ -1,7 +1,7 @@
 """What each layer of a quantized model contributes to its error."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,8 +19,7 @@ from exporters.probes import Probe
 from exporters.proof import Answers, compare_answers
 from exporters.sessions import open_session, run_session
 
-_SWITCHES: Final = "edgeresnet/switches"
-_NOISE, _POWER = "edgeresnet/noise", "edgeresnet/power"
+_NOISE, _POWER = "noise", "power"
 
 
 class Sensitivity:
@@ -49,17 +48,18 @@ class Sensitivity:
     ) -> None:
         self._names = [layer.name for layer in layers if layer.quantized]
         safe = {layer.name for layer in layers if layer.saturation_safe}
-        self._outputs = [output.name for output in model.graph.output]
         self._image_name, self._parts = image_name, parts
         self._probes = [Probe(name=probe.name, calls=probe.calls[:1]) for probe in probes]
-        self._session = open_session(_build(model, self._names, safe, quantizer).SerializeToString())
+        # Names of what is added begin so.
+        self._prefix = _free_prefix(model)
+        self._session = open_session(_build(model, self._names, safe, quantizer, self._prefix).SerializeToString())
 
     def own_errors(self) -> dict[str, float]:
         """SQNR in dB of the result of each layer in INT8, for what it reads in FP32."""
         noise, power = np.zeros(len(self._names)), np.zeros(len(self._names))
         for values in self._run(None):
-            noise += [float(values[f"{_NOISE}/{name}"]) for name in self._names]
-            power += [float(values[f"{_POWER}/{name}"]) for name in self._names]
+            noise += [float(values[f"{self._prefix}/{_NOISE}/{name}"]) for name in self._names]
+            power += [float(values[f"{self._prefix}/{_POWER}/{name}"]) for name in self._names]
         with np.errstate(divide="ignore", invalid="ignore"):
             found = 10 * np.log10(power / noise)
         return {name: float(value) for name, value in zip(self._names, found, strict=True)}
@@ -71,20 +71,27 @@ class Sensitivity:
         return {self._names[index]: compare_answers(original, self._answers(index), self._probes, self._parts).sqnr_db for index in indices}
 
     def _answers(self, index: int | None) -> Answers:
-        return tuple(({name: values[name] for name in self._outputs},) for values in self._run(index))
+        return tuple(({name: value for name, value in found.items() if not name.startswith(self._prefix)},) for found in self._run(index))
 
     def _run(self, index: int | None) -> list[dict[str, NDArray[Any]]]:
         switches = np.zeros(len(self._names), np.float32)
         if index is not None:
             switches[index] = 1
-        return [run_session(self._session, {self._image_name: probe.calls[0], _SWITCHES: switches}) for probe in self._probes]
+        return [run_session(self._session, {self._image_name: probe.calls[0], self._prefix: switches}) for probe in self._probes]
 
 
-def _build(model: onnx.ModelProto, names: Sequence[str], safe: set[str], quantizer: ColumnQuantizer) -> onnx.ModelProto:
+def _free_prefix(model: onnx.ModelProto) -> str:
+    prefix = "edgeresnet"
+    while any(output.name.startswith(prefix) for output in model.graph.output):
+        prefix += "_"
+    return prefix
+
+
+def _build(model: onnx.ModelProto, names: Sequence[str], safe: set[str], quantizer: ColumnQuantizer, prefix: str) -> onnx.ModelProto:
     switched = ir.from_proto(with_shapes(model))
     graph = switched.graph
     layout = Layout(graph)
-    switches = ir.Value(name=_SWITCHES, shape=ir.Shape([len(names)]), type=ir.TensorType(ir.DataType.FLOAT))
+    switches = ir.Value(name=layout.unique(prefix), shape=ir.Shape([len(names)]), type=ir.TensorType(ir.DataType.FLOAT))
     graph.inputs.append(switches)
     nodes = list(graph)
     for node, following in zip(nodes, [*nodes[1:], None], strict=True):
@@ -97,18 +104,17 @@ def _build(model: onnx.ModelProto, names: Sequence[str], safe: set[str], quantiz
             result = compute_product(layout, node, plan, saturation_safe=name in safe, quantizer=quantizer)
             if plan.windows is not None:
                 result = layout.turn_back(result, layout.shape(node.outputs[0]), f"{name}/int8")
-            _switch(
-                graph, layout, node.outputs[0], result, layout.emit("Gather", [switches, layout.constant([names.index(name)])], name=name)
-            )
+            switch = layout.emit("Gather", [switches, layout.constant([names.index(name)])], name=name)
+            _switch(graph, layout, node.outputs[0], result, switch, prefix)
     return ir.to_proto(switched)
 
 
-def _switch(graph: ir.Graph, layout: Layout, original: ir.Value, quantized: ir.Value, switch: ir.Value) -> None:
+def _switch(graph: ir.Graph, layout: Layout, original: ir.Value, quantized: ir.Value, switch: ir.Value, prefix: str) -> None:
     """Let everybody read ``original + switch * (quantized - original)``, and show the power of both parts."""
     readers, name = list(original.uses()), original.name or ""
     error = layout.emit("Sub", [quantized, original], name=f"{name}/error")
     for title, value in ((_NOISE, error), (_POWER, original)):
-        power = layout.emit("ReduceSumSquare", [value], {"keepdims": 0}, name=f"{title}/{name}")
+        power = layout.emit("ReduceSumSquare", [value], {"keepdims": 0}, name=f"{prefix}/{title}/{name}")
         power.dtype, power.shape = ir.DataType.FLOAT, ir.Shape([])
         graph.outputs.append(power)
     part = layout.emit("Mul", [error, switch], name=f"{name}/part")
@@ -116,7 +122,7 @@ def _switch(graph: ir.Graph, layout: Layout, original: ir.Value, quantized: ir.V
     result.shape, result.type = original.shape, original.type
     for index, value in enumerate(list(graph.outputs)):
         if value is original:
-            original.name, result.name = f"{name}/original", name
+            original.name, result.name = layout.unique(f"{name}/original"), name
             graph.outputs[index] = result
     for reader in readers:
         reader.node.replace_input_with(reader.idx, result)

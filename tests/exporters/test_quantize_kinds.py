@@ -287,3 +287,24 @@ def test_layers_that_share_their_weights_stay_in_fp32_together(quantized, graphs
     reasons = {layer.name: layer.reason for layer in result.layers}
     assert {name for name, reason in reasons.items() if reason.startswith("costs too much")} == {"map", "unharmed"}
     assert reasons["hidden"] == ""
+
+
+def test_tensors_of_a_sequence_are_outputs_too(quantized, graphs):
+    nodes = [*graphs.trunk(), graphs.node("SequenceConstruct", ["features", "x"], ["y"])]
+    network = graphs.model(nodes, graphs.TRUNK, outputs={"y": (FLOAT, None)})
+    network.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("y", FLOAT, None))
+    result = quantized(network, skip=["y"])
+    assert {output.output: output.sqnr_db > 20 for output in result.proof.outputs} == {"y [0]": True, "y [1]": True}
+
+
+def test_the_names_of_what_measures_layers_may_be_taken(quantized, graphs):
+    nodes = [*graphs.trunk(), graphs.node("Relu", ["features"], ["edgeresnet"]), *graphs.pool("edgeresnet", "edgeresnet_y")]
+    result = quantized(graphs.model(nodes, graphs.TRUNK, outputs={"edgeresnet_y": (FLOAT, ["N", 32])}))
+    assert all(layer.sqnr_db > 20 for layer in result.layers if layer.quantized)
+
+
+def test_what_floats_mean_is_no_question_for_uint8(quantized, graphs):
+    nodes = [graphs.node("Cast", ["x"], ["floats"], to=FLOAT), *graphs.trunk("floats"), *graphs.pool("features", "y")]
+    network = graphs.model(nodes, graphs.TRUNK, inputs={"x": (TensorProto.UINT8, [1, 3, 24, 24])})
+    with pytest.raises(ExportError, match="--pixel-range says what floats mean, and the model takes pixels as uint8"):
+        quantized(network, pixel_range="255")

@@ -3,7 +3,8 @@ import time
 import numpy as np
 import pytest
 
-from exporters.race import DOUBT, ROUNDS, bound_median, race
+import exporters.race
+from exporters.race import DOUBT, bound_median, estimate_speedup, race
 
 
 def sleeping(milliseconds):
@@ -17,10 +18,15 @@ def test_the_faster_one_is_found_for_certain():
     assert race(sleeping(2), sleeping(4)).upper < 0.8
 
 
-def test_what_is_as_fast_is_not_called_faster():
-    result = race(sleeping(2), sleeping(2), most=ROUNDS)
+def test_what_is_as_fast_is_not_called_faster(monkeypatch):
+    monkeypatch.setattr(exporters.race, "MAX_ROUNDS", 18)
+    result = race(sleeping(2), sleeping(2))
     assert result.speedup == pytest.approx(1, abs=0.1)
     assert result.lower < 1.02
+
+
+def test_a_few_rounds_estimate_the_ratio():
+    assert estimate_speedup(sleeping(4), sleeping(2)) == pytest.approx(2, rel=0.3)
 
 
 @pytest.mark.parametrize("count", [9, 27, 54])

@@ -281,3 +281,65 @@ def test_what_others_write_as_four_operators_is_one(prepared, graphs):
     result = prepared(graphs.model(nodes, [*graphs.TRUNK, *numbers]))
     assert "HardSwish" in operators(result)
     assert "Div" not in operators(result)
+
+
+def test_sparse_weights_are_weights(prepared, graphs):
+    places = np.arange(0, 32 * 32, 7)
+    values = np.random.default_rng(0).normal(size=len(places)).astype(np.float32)
+    by_number = helper.make_sparse_tensor(graphs.tensor("sparse", values), graphs.tensor("", places, np.int64), [32, 32, 1, 1])
+    pairs = np.stack(np.unravel_index(places, (32, 32)), axis=1)
+    by_index = helper.make_sparse_tensor(graphs.tensor("", values), graphs.tensor("", pairs, np.int64), [32, 32])
+    nodes = [
+        *graphs.trunk(),
+        graphs.node("Conv", ["features", "sparse"], ["map"]),
+        *graphs.pool("map", "row"),
+        graphs.node("Constant", [], ["matrix"], sparse_value=by_index),
+        graphs.node("MatMul", ["row", "matrix"], ["y"]),
+    ]
+    network = graphs.model(nodes, graphs.TRUNK)
+    network.graph.sparse_initializer.append(by_number)
+    result = prepared(network)
+    assert {"sparse", "matrix"} <= {tensor.name for tensor in result.model.graph.initializer}
+
+
+@pytest.mark.parametrize("domains", [("ai.onnx",), ("", "ai.onnx")], ids=["alone", "beside the short form"])
+def test_the_domain_of_onnx_has_two_names(prepared, graphs, domains):
+    network = graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], graphs.TRUNK)
+    network.graph.node[0].domain = "ai.onnx"
+    del network.opset_import[:]
+    network.opset_import.extend(helper.make_opsetid(domain, 18) for domain in domains)
+    result = prepared(network)
+    assert [(entry.domain, entry.version) for entry in result.model.opset_import] == [("", 18)]
+
+
+def test_nodes_in_any_order_and_outputs_without_a_shape_are_taken(prepared, graphs):
+    nodes = [*graphs.trunk(), graphs.node("GroupNormalization", ["features", "gain", "shift"], ["y"], num_groups=4)]
+    tensors = [*graphs.TRUNK, graphs.tensor("gain", np.full(32, 0.9)), graphs.tensor("shift", np.full(32, 0.1))]
+    network = graphs.model(nodes[::-1], tensors, outputs={"y": (FLOAT, None)}, opset=21, ir_version=10)
+    assert len(prepared(network).model.graph.output[0].type.tensor_type.shape.dim) == 4
+
+
+REFUSED = {
+    "two outputs of the model have the same name, y": lambda graphs: graphs.node("Identity", ["features"], ["y"]),
+    "the output y has no values on these images": lambda graphs: graphs.node("Log", ["minus"], ["y"]),
+    "answers the same images differently from call to call .it has RandomNormalLike": lambda graphs: graphs.node(
+        "RandomNormalLike", ["features"], ["y"]
+    ),
+}
+
+
+@pytest.mark.parametrize(("reason", "end"), REFUSED.items(), ids=["names", "nothing", "chance"])
+def test_what_has_no_answer_to_compare_is_refused_for_that(prepared, graphs, reason, end):
+    nodes = [*graphs.trunk(), graphs.node("Sub", ["minus_two", "features"], ["minus"]), end(graphs)]
+    network = graphs.model(nodes, [*graphs.TRUNK, graphs.tensor("minus_two", -2)], outputs={"y": (FLOAT, None)})
+    if "same name" in reason:
+        network.graph.output.append(network.graph.output[0])
+    with pytest.raises(ExportError, match=reason):
+        prepared(network)
+
+
+def test_an_input_that_is_an_output_is_refused(prepared, graphs):
+    network = graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], graphs.TRUNK)
+    network.graph.output.append(network.graph.input[0])
+    with pytest.raises(ExportError, match="the output x is an input of the model, which ONNX does not allow; fix: "):
+        prepared(network)

@@ -335,9 +335,57 @@ def test_convolutions_that_are_no_product_stay_and_say_why():
     assert layers_of([node("Conv", "c v", auto_pad="SAME_UPPER")], {"v": whole_weights(8, 16, (2, 2))}) == [""]
     computed = [node("Mul", "v two", "v2"), node("Conv", "c v2")]
     assert layers_of(computed, {"v": whole_weights(8, 16), "two": np.float32(2)}) == ["its weights are computed as the model runs"]
-    flat = [node("Reshape", "c shape", "f"), node("Conv", "f v")]
-    line = {"v": whole_weights(8, CHANNELS)[..., 0], "shape": ints(0, CHANNELS, HEIGHT * WIDTH)}
-    assert layers_of(flat, line) == ["windows of 1 dimensions, not 2"]
+    deep = [node("Reshape", "c shape", "f"), node("Conv", "f v")]
+    space = {"v": whole_weights(8, CHANNELS)[..., None], "shape": ints(0, CHANNELS, HEIGHT, 4, WIDTH // 4)}
+    assert layers_of(deep, space) == ["windows of 3 dimensions, not 1 or 2"]
+
+
+LINE_SHAPE = {"shape": ints(0, CHANNELS, HEIGHT * WIDTH)}
+LINE_CONVOLUTIONS = {
+    "plain": {},
+    "padded": {"pads": [2, 1]},
+    "strided": {"strides": [3], "pads": [0, 2]},
+    "dilated": {"dilations": [2]},
+    "same": {"auto_pad": "SAME_LOWER", "strides": [2]},
+}
+
+
+@pytest.mark.parametrize("attributes", LINE_CONVOLUTIONS.values(), ids=LINE_CONVOLUTIONS)
+@pytest.mark.parametrize("kernel", [1, 4])
+def test_a_convolution_over_a_line_is_a_product_too(attributes, kernel):
+    constants = LINE_SHAPE | {"v": whole_weights(8, CHANNELS, (1, kernel))[:, :, 0], "b": np.arange(8, dtype=np.float32)}
+    model = build([node("Reshape", "x shape", "l"), node("Conv", "l v b", **attributes)], constants, outputs=("y", "c"))
+    quantized = quantize(model)
+    assert [layer.quantized for layer in quantized.layers] == [True, True]
+    pixels = whole_pixels()
+    np.testing.assert_array_equal(run(quantized.model, pixels)[0], run(model, pixels)[0])
+
+
+BEHIND_A_LINE = {
+    "elementwise": [node("Relu", "d")],
+    "a constant per channel": [node("Mul", "d k")],
+    "two lines": [node("Relu", "d", "r"), node("Add", "d r")],
+    "a norm": [node("BatchNormalization", "d g g g g")],
+    "mean": [node("GlobalAveragePool", "d")],
+    "a gate": [node("GlobalAveragePool", "d", "m"), node("Sigmoid", "m", "s"), node("Mul", "d s")],
+}
+BESIDE_A_LINE = {
+    "a vector over the line": [node("Mul", "d w_long")],
+    "mean over channels and line": [node("ReduceMean", "d axes")],
+    "a pool": [node("MaxPool", "d", kernel_shape=[2])],
+    "joined lines": [node("Concat", "d d", axis=1)],
+    "an image of lines": [node("Unsqueeze", "d axis", "u"), node("Add", "u d")],
+}
+
+
+@pytest.mark.parametrize("nodes", [*BEHIND_A_LINE.values(), *BESIDE_A_LINE.values()], ids=[*BEHIND_A_LINE, *BESIDE_A_LINE])
+def test_what_follows_on_a_line_means_the_same(nodes):
+    constants = LINE_SHAPE | {"v": whole_weights(CHANNELS, CHANNELS, (1, 1))[:, :, 0], "k": floats(CHANNELS, 1), "g": floats(CHANNELS)}
+    constants |= {"w_long": floats(HEIGHT * WIDTH), "axes": ints(-1, -2), "axis": ints(1)}
+    model = build([node("Reshape", "x shape", "l"), node("Conv", "l v", "d"), *nodes], constants, outputs=("y", "c"))
+    quantized = quantize(model)
+    assert_same_answers(model, quantized)
+    assert works_on_rows(quantized) == (nodes in BEHIND_A_LINE.values())
 
 
 @pytest.mark.parametrize(("channels", "reason"), [(15, "15 input channels: rows too short"), (16, "")])
@@ -371,23 +419,38 @@ def linear(gemm, weights, **constants):
 
 MATRIX = np.random.default_rng(5).normal(size=(128, 144)).astype(np.float32)
 BIAS = np.random.default_rng(6).normal(size=144).astype(np.float32)
-MORE = "more than a product: alpha, beta or transA"
 LINEAR_LAYERS = {
     "Gemm": ([node("Gemm", "f v b")], MATRIX, ""),
     "Gemm without bias": ([node("Gemm", "f v")], MATRIX, ""),
     "Gemm of the transposed matrix": ([node("Gemm", "f v b", transB=1)], MATRIX.T.copy(), ""),
     "Gemm with its defaults spelled out": ([node("Gemm", "f v b", alpha=1.0, beta=1.0, transA=0, transB=0)], MATRIX, ""),
-    "alpha": ([node("Gemm", "f v b", alpha=0.25)], MATRIX, MORE),
-    "beta": ([node("Gemm", "f v b", beta=9.0)], MATRIX, MORE),
-    "transA": ([node("Transpose", "f", "t", perm=[1, 0]), node("Gemm", "t v b", transA=1)], MATRIX, MORE),
+    "alpha": ([node("Gemm", "f v b", alpha=0.25)], MATRIX, ""),
+    "beta": ([node("Gemm", "f v b", beta=9.0)], MATRIX, ""),
+    "no bias by beta": ([node("Gemm", "f v nothing", beta=0.0)], MATRIX, ""),
+    "a bias that is computed and multiplied": (
+        [node("ReduceMax", "f", "r", keepdims=0), node("Gemm", "f v r", beta=2.0)],
+        MATRIX,
+        "its bias is computed as the model runs, and multiplied (beta)",
+    ),
+    "transA": (
+        [node("Transpose", "f", "t", perm=[1, 0]), node("Gemm", "t v b", transA=1)],
+        MATRIX,
+        "what it reads is turned round (transA)",
+    ),
     "MatMul": ([node("MatMul", "f v")], MATRIX, ""),
     "MatMul of three dimensions": ([node("Unsqueeze", "f first", "u"), node("MatMul", "u v")], MATRIX, ""),
     "MatMul with the matrix in front": (
         [node("Transpose", "f", "t", perm=[1, 0]), node("MatMul", "v t")],
         MATRIX.T.copy(),
-        "both factors are computed as the model runs",
+        "its weights are on the left",
     ),
-    "MatMul of a stack": ([node("MatMul", "f v")], MATRIX[None], "its weights have 3 dimensions, not 2"),
+    "MatMul of a stack": (
+        [node("Unsqueeze", "f first", "u"), node("MatMul", "u v")],
+        np.stack([MATRIX] * 3),
+        "its weights have 3 dimensions, not 2",
+    ),
+    "MatMul of a stack of one": ([node("Unsqueeze", "f first", "u"), node("MatMul", "u v")], MATRIX[None], ""),
+    "MatMul that adds a dimension": ([node("MatMul", "f v")], MATRIX[None], "its weights have 3 dimensions, not 2"),
     "as many weights as are worth it": ([node("MatMul", "f v")], MATRIX[:, :128].copy(), ""),
     "a column less": ([node("MatMul", "f v")], MATRIX[:, :127].copy(), "16,256 weights: too few to save anything"),
 }
@@ -395,7 +458,7 @@ LINEAR_LAYERS = {
 
 @pytest.mark.parametrize(("layer", "weights", "reason"), LINEAR_LAYERS.values(), ids=LINEAR_LAYERS)
 def test_a_linear_layer_is_a_product_unless_it_is_more(layer, weights, reason):
-    nodes, constants = linear(layer, weights, b=BIAS, first=ints(1))
+    nodes, constants = linear(layer, weights, b=BIAS, first=ints(1), nothing=np.full(144, np.nan, np.float32))
     assert layers_of(nodes, constants)[-1] == reason
 
 
