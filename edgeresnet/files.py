@@ -25,11 +25,7 @@ def replacing(target: Path) -> Iterator[Path]:
     Raises:
         OSError: If the file cannot be written; it names the target.
     """
-    if target.is_symlink():
-        target = target.resolve()
-    if target.exists() and not (target.is_file() or target.is_dir()):
-        raise OSError(errno.EINVAL, "is a device or a pipe, and only a file can be written whole or not at all", str(target))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = _settle(target)
     temporary = _beside(target)
     try:
         yield temporary
@@ -63,14 +59,26 @@ def check_writable(target: Path) -> None:
     Raises:
         OSError: If it cannot be; it names the target.
     """
+    target = _settle(target)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     temporary = _beside(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
     except OSError as error:
         error.filename = str(target)
         raise
     temporary.unlink()
+
+
+def _settle(target: Path) -> Path:
+    """Where a file is really written, in a folder that is there."""
+    if target.is_symlink():
+        target = target.resolve()
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise OSError(errno.EINVAL, "is a device or a pipe, and only a file can be written whole or not at all", str(target))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
 
 
 def _beside(target: Path) -> Path:

@@ -33,7 +33,7 @@ def record(exports, weights, labelled_folder):
 def test_the_record_keeps_the_contract(record, exports):
     document = json.loads(record.to_json())
     assert document["schema"] == "edgeresnet.bench/1"
-    assert list(document) == ["schema", "environment", "settings", "results"]
+    assert list(document) == ["schema", "environment", "settings", "results", "interrupted"]
     original, fp32, int8 = document["results"]
     assert [r["runtime"] for r in document["results"]] == ["pytorch", "onnxruntime", "onnxruntime"]
     assert (fp32["provider"], int8["precision"]) == ("CPUExecutionProvider", "int8")

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from benchmarks.report import build_table, to_csv, to_markdown
 from benchmarks.report.csv import ACCURACY_COLUMNS, LATENCY_COLUMNS, RESULT_COLUMNS
+from benchmarks.report.loads import lay_out_loads
 from benchmarks.report.markdown import escape
 from benchmarks.report.rows import lay_out
 
@@ -109,7 +110,29 @@ def test_markdown_has_the_cells_of_the_table(broken):
     assert lines[1] == "| --- | --- |" + " ---: |" * 8
     assert lines[2 + len(layout.rows)] == ""
     assert lines[1 + len(layout.rows)].startswith("| =1+1\\|x.onnx | int8 | 5.8 | failed | - |")
-    assert lines[-len(layout.notes) :] == [f"- {escape(note)}" for note in layout.notes]
+    notes = lines[3 + len(layout.rows) :][: len(layout.notes)]
+    assert notes == [f"- {escape(note)}" for note in layout.notes]
+
+
+def test_loads_and_layers_have_tables_of_their_own(broken):
+    layouts = list(lay_out_loads(broken))
+    shown = {layout.notes[0].split(":")[0].split(" of ")[0]: layout for layout in reversed(layouts)}
+    loads = [("offline", "offline"), ("server", "server"), ("sustained", "sustained"), ("layers", "layers")]
+    for title, attribute in loads:
+        measured = [result for result in broken.results if getattr(result, attribute)]
+        assert (title in shown) == bool(measured)
+        if title in shown and title != "layers":
+            assert [row[0] for row in shown[title].rows] == [result.name for result in measured]
+    offline = next(result.offline for result in broken.results if result.offline)
+    assert shown["offline"].rows[0][2].rstrip("?") == f"{offline.images_per_s:,.0f}"
+    server = next(result.server for result in broken.results if result.server)
+    held = max((trial for trial in server.trials if trial.held), key=lambda trial: trial.rate_per_s)
+    assert shown["server"].rows[0][1:3] == (f"{server.images_per_s:,.0f}", f"{held.p99_ms:.2f}")
+    minutes = next(result.sustained for result in broken.results if result.sustained)
+    assert shown["sustained"].rows[0][2:4] == (f"{minutes[0].p50_ms:.2f}", f"{minutes[-1].p50_ms:.2f}")
+    layers = next(result.layers for result in broken.results if result.layers)
+    assert shown["layers"].rows[0] == (layers[0].layer, ", ".join(layers[0].operators), f"{layers[0].p50_ms:.3f}", f"{layers[0].share:.1%}")
+    assert "| layer | operators | p50 ms | share |" in to_markdown(broken)
 
 
 def test_markdown_escapes_what_would_mean_something():
