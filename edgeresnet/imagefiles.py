@@ -190,5 +190,5 @@ class _UpToItsEnd(io.RawIOBase):
         content = self._stream.read(size)
         self._in_vain = 0 if content else self._in_vain + 1
         if self._in_vain > 100:
-            raise EOFError("it ends before what it promises")
+            raise EOFError("unexpected end of data")  # as tarfile says where it finds that out itself
         return content
