@@ -53,7 +53,7 @@ def convert(peer: Peer, materials: Materials, workshop: Workshop) -> list[Path]:
         PeerError: If they fail.
     """
     own = replace(materials, folder=materials.folder / peer.key)
-    sources = [materials.weights, *sorted(materials.exports.glob("*.onnx")), materials.calibration, RUNTIMES / f"{peer.runtime}.py"]
+    sources = [materials.weights, materials.exports / "resnet18-fp32.onnx", materials.calibration, RUNTIMES / f"{peer.runtime}.py"]
     tools = ENVIRONMENTS[peer.converter].requirements if peer.converter in ENVIRONMENTS else ()
     key = _fingerprint([peer.key, *tools], sources)
     stamp = own.folder / "made.json"

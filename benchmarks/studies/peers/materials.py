@@ -10,7 +10,7 @@ class Materials:
 
     Attributes:
         weights: Of the original, a safetensors file of ours.
-        exports: Folder with this project's own files of those weights: ``resnet18-fp32.onnx`` and others.
+        exports: Folder with this project's own files of those weights. Conversions of others begin with ``resnet18-fp32.onnx`` alone.
         calibration: uint8 (N, height, width, channels) in an .npy file, for ranges.
         folder: Where a conversion leaves its files.
     """

@@ -147,6 +147,7 @@ def test_a_run_measures_who_works_and_names_why_others_do_not(weights, exports, 
 def test_files_are_made_once_for_the_same_materials_and_tools(workshop, exports, tmp_path, packages, monkeypatch):
     np.save(tmp_path / "calibration.npy", synthetic_images(32, 2))
     (tmp_path / "weights").write_bytes(b"weights")
+    (tmp_path / "resnet18-fp32.onnx").write_bytes(b"model")
     materials = Materials(
         weights=tmp_path / "weights", exports=tmp_path, calibration=tmp_path / "calibration.npy", folder=tmp_path / "files"
     )
