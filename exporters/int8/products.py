@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from exporters.int8.layout import ImageShape, Layout
 from exporters.int8.operators import ARITHMETIC, ELEMENTWISE, constant_array, first_input, name_of, windows_of
+from exporters.int8.transposed import spread_convolution
 from exporters.int8.weights import ColumnQuantizer, QuantizedMatrix
 from exporters.int8.windows import Windows
 
@@ -33,11 +34,13 @@ class Product:
         matrix: float32 (inputs, outputs). Inputs of a convolution are ordered by position in the window, then channel.
         windows: What a convolution reads for each row of its result; None for a linear layer.
         bias: In place of the node's own.
+        spread: Lines and columns of pixels that each row of the result holds.
     """
 
     matrix: NDArray[np.float32]
     windows: Windows | None = None
     bias: NDArray[np.float32] | None = None
+    spread: tuple[int, int] = (1, 1)
 
     @property
     def positions(self) -> int:
@@ -48,7 +51,7 @@ class Product:
 def plan_product(node: ir.Node) -> Product | str:
     """One of ``LAYERS`` as a product, or the reason why it stays as it is."""
     if node.op_type == "ConvTranspose":
-        return "transposed: not one product"
+        return _plan_transposed(node)
     return _plan_convolution(node) if node.op_type == "Conv" else _plan_linear(node)
 
 
@@ -71,7 +74,8 @@ def compute_product(layout: Layout, node: ir.Node, product: Product, *, saturati
         return _multiply(layout, node, layout.quantized(layout.nchw(first_input(node))), weights, product.bias)
     quantized = layout.quantized(layout.rows(first_input(node)))
     columns = _string_together(layout, node, quantized, product.windows, len(product.matrix))
-    return _multiply(layout, node, (columns, *quantized[1:]), weights)
+    result = _multiply(layout, node, (columns, *quantized[1:]), weights, product.bias)
+    return result if product.spread == (1, 1) else _spread(layout, node, result, product.windows, product.spread)
 
 
 def _plan_convolution(node: ir.Node) -> Product | str:
@@ -94,6 +98,30 @@ def _plan_convolution(node: ir.Node) -> Product | str:
     # (outputs, inputs, down, across) to (down, across, inputs, outputs); of a line there is no down.
     weights = weights.reshape(*weights.shape[:2], *windows.kernel)
     return Product(weights.transpose(2, 3, 1, 0).reshape(-1, len(weights)), windows)
+
+
+def _plan_transposed(node: ir.Node) -> Product | str:
+    weights, before, after = constant_array(node.inputs[1]), ImageShape.of(first_input(node)), ImageShape.of(node.outputs[0])
+    added = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = constant_array(added)
+    reason = ""
+    if weights is None or (added is not None and bias is None):
+        reason = "its weights are computed as the model runs"
+    elif weights.ndim != 4:
+        reason = f"transposed, with windows of {weights.ndim - 2} dimensions, not 2"
+    elif before is None or after is None:
+        reason = "height and width of what it reads are known only as the model runs"
+    elif node.attributes.get_int("group", 1) != 1:
+        reason = "grouped: not one product"
+    elif len(weights) < MIN_CHANNELS:
+        reason = f"{len(weights)} input channels: rows too short"
+    if weights is None or before is None or after is None or reason:
+        return reason
+    plan = spread_convolution(node, weights, before, after)
+    if isinstance(plan, str):
+        return plan
+    tiled = None if bias is None else np.tile(bias, plan.spread[0] * plan.spread[1])
+    return Product(plan.matrix, plan.windows, tiled, plan.spread)
 
 
 def _values_converted_for(node: ir.Node) -> int:
@@ -176,6 +204,15 @@ def _string_together(
     if windows.size == 1:
         return columns
     return layout.emit("Reshape", [columns, layout.constant([0, windows.count, depth])], name=f"{name_of(node)}/windows")
+
+
+def _spread(layout: Layout, node: ir.Node, rows: ir.Value, windows: Windows, spread: tuple[int, int]) -> ir.Value:
+    """One row for each pixel, of rows that hold several: (N, lines * columns, spread * outputs) to (N, pixels, outputs)."""
+    after = layout.shape(node.outputs[0])
+    (down, across), (lines, columns), name = windows.output_size, spread, name_of(node)
+    apart = layout.emit("Reshape", [rows, layout.constant([0, down, across, lines, columns * after.channels])], name=f"{name}/apart")
+    turned = layout.emit("Transpose", [apart], {"perm": [0, 1, 3, 2, 4]}, name=f"{name}/spread")
+    return layout.emit("Reshape", [turned, layout.constant([0, after.pixels, after.channels])], name=f"{name}/pixels")
 
 
 def _multiply(
