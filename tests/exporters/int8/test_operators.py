@@ -364,6 +364,16 @@ def test_a_transposed_convolution_is_a_product_whose_rows_are_several_pixels(ker
     assert np.linalg.norm(found - expected) < 0.01 * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize("attributes", [{"pads": [1] * 4}, {"strides": [2, 1], "dilations": [1, 2]}])
+def test_two_groups_are_one_product(attributes):
+    weights = whole_weights(10, CHANNELS // 2, (3, 3))
+    model = build([node("Conv", "x v", group=2, **attributes)], {"v": weights}, outputs=("y", "c"))
+    quantized = quantize(model)
+    assert [layer.quantized for layer in quantized.layers] == [True, True]
+    pixels = whole_pixels()
+    np.testing.assert_array_equal(run(quantized.model, pixels)[0], run(model, pixels)[0])
+
+
 @pytest.mark.parametrize(
     ("attributes", "reason"),
     [
