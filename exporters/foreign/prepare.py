@@ -87,6 +87,7 @@ def prepare(
         original = _collect_original(source, image, probes)
         model = _make_plain(source)
         _name_ranks(model, original)
+        _learn_shapes(model, image, probes)
         _check_same(original, model, image, probes, SAME_HALF_DB if is_half(source) else SAME_DB)
     except EdgeResNetError as error:
         raise type(error)(f"{path}: {error}") from error
@@ -166,6 +167,30 @@ def _name_ranks(model: onnx.ModelProto, original: Answers) -> None:
         answer = original[0][0].get(output.name)
         if answer is not None and not output.type.tensor_type.HasField("shape"):
             output.type.CopyFrom(onnx.helper.make_tensor_type_proto(output.type.tensor_type.elem_type, [None] * answer.ndim))
+
+
+def _learn_shapes(model: onnx.ModelProto, image: ImageTensor, probes: tuple[Probe, ...]) -> None:
+    """Shapes behind operators that onnx infers none for, such as those of ONNX Runtime alone, are what runs: but for the batch."""
+    known = {value.name for value in (*model.graph.value_info, *model.graph.output) if value.type.tensor_type.HasField("shape")}
+    unknown = [name for node in model.graph.node for name in node.output if name and name not in known]
+    if not unknown:
+        return
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in unknown)
+    calls = [probe.calls[0] for probe in probes] + ([np.repeat(probes[0].calls[0], 3, axis=0)] if image.batch is None else [])
+    try:
+        session = open_session(shown.SerializeToString(), fused=False)
+        runs = [run_session(session, {image.name: call}) for call in calls]
+    except ExportError:
+        return  # something in it is no tensor
+    del model.graph.value_info[:]
+    for name in unknown:
+        answers = [found[name] for found in runs if name in found and found[name].dtype == np.float32 and found[name].ndim > 0]
+        shapes = {answer.shape[1:] for answer in answers}
+        if len(answers) == len(runs) and len(shapes) == 1 and 0 not in min(shapes):
+            model.graph.value_info.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, *shapes.pop()]))
+    model.CopyFrom(onnx.shape_inference.infer_shapes(model, data_prop=True))
 
 
 def _make_plain(source: onnx.ModelProto) -> onnx.ModelProto:

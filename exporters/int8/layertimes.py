@@ -45,7 +45,7 @@ def time_int8_layers(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) 
     own: dict[str, float] = defaultdict(float)
     for event, value in times.items():
         name, separator, part = event.rpartition("/")
-        if separator and name in products and part in ("product", "rows", "windows", "scales", "float", "scaled", "biased"):
+        if separator and name in products and part in ("product", "rows", "windows", "scales", "float", "scaled", "biased", "spread"):
             own[name] += value
     return {name: own[name] + times.get(rounding[name], 0.0) / readers[rounding[name]] for name in products if name in own}
 

@@ -256,10 +256,10 @@ def test_real_images_and_what_floats_mean_can_be_given(quantized, graphs, image_
 def test_reasons_are_true(quantized, graphs):
     nodes = [
         *graphs.trunk(),
-        graphs.node("ConvTranspose", ["features", "up"], ["large"], strides=[2, 2]),
+        graphs.node("ConvTranspose", ["features", "up"], ["large"], dilations=[2, 2]),
         graphs.node("GlobalAveragePool", ["features"], ["scale"]),
         graphs.node("Reshape", ["features", "lines"], ["line"]),
-        graphs.node("Conv", ["line", "along"], ["filtered"], pads=[1, 1]),
+        graphs.node("Conv", ["line", "along"], ["filtered"], pads=[1, 1], group=4),
         graphs.node("MatMul", ["filtered", "turned"], ["products"]),
         graphs.node("Transpose", ["filtered"], ["turned"], perm=[0, 2, 1]),
         *graphs.pool("large", "y"),
@@ -268,13 +268,13 @@ def test_reasons_are_true(quantized, graphs):
     tensors = [
         *graphs.TRUNK,
         graphs.weights("up", 32, 32, 2, 2),
-        graphs.weights("along", 32, 32, 3),
+        graphs.weights("along", 32, 8, 3),
         graphs.tensor("lines", [0, 32, 576], np.int64),
     ]
     outputs = {"y": (FLOAT, ["N", 32]), "products": (FLOAT, ["N", 32, 32])}
     reasons = {layer.name: layer.reason for layer in quantized(graphs.model(nodes, tensors, outputs=outputs)).layers}
-    assert reasons["large"] == "transposed: not one product"
-    assert reasons["filtered"] == "windows of 1 dimensions, not 2"
+    assert reasons["large"] == "transposed and dilated: not one product"
+    assert reasons["filtered"] == "grouped: not one product"
     assert reasons["products"] == "both factors are computed as the model runs"
 
 
@@ -308,3 +308,13 @@ def test_what_floats_mean_is_no_question_for_uint8(quantized, graphs):
     network = graphs.model(nodes, graphs.TRUNK, inputs={"x": (TensorProto.UINT8, [1, 3, 24, 24])})
     with pytest.raises(ExportError, match="--pixel-range says what floats mean, and the model takes pixels as uint8"):
         quantized(network, pixel_range="255")
+
+
+def test_shapes_that_onnx_does_not_infer_are_those_that_run(quantized, graphs):
+    """Behind an operator of ONNX Runtime alone, with an open batch and without."""
+    nodes = [*graphs.trunk(), graphs.node("FastGelu", ["features"], ["bent"], domain="com.microsoft")]
+    nodes += [graphs.conv("bent", "w2", "map"), *graphs.pool("map", "y")]
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    for batch in (1, "N"):
+        result = quantized(graphs.model(nodes, graphs.TRUNK, batch=batch, opset_imports=imports, outputs={"y": (FLOAT, None)}))
+        assert [layer.reason for layer in result.layers] == ["3 input channels: rows too short", "", "", ""]

@@ -340,6 +340,54 @@ def test_convolutions_that_are_no_product_stay_and_say_why():
     assert layers_of(deep, space) == ["windows of 3 dimensions, not 1 or 2"]
 
 
+TRANSPOSED = {
+    "as large as its stride": (2, {"strides": [2, 2]}),
+    "larger than its stride": (4, {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    "padded at the end": (3, {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
+    "without a stride": (3, {"pads": [1, 0, 2, 0]}),
+    "smaller than its stride": (1, {"strides": [3, 2], "output_padding": [2, 1]}),
+    "with other strides across": (3, {"strides": [3, 1], "pads": [0, 1, 0, 1]}),
+    "cut": (2, {"strides": [2, 2], "pads": [2, 1, 2, 1]}),
+}
+
+
+@pytest.mark.parametrize(("kernel", "attributes"), TRANSPOSED.values(), ids=TRANSPOSED)
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "none"])
+def test_a_transposed_convolution_is_a_product_whose_rows_are_several_pixels(kernel, attributes, bias):
+    constants = {"v": whole_weights(8, CHANNELS, (kernel, kernel)).transpose(1, 0, 2, 3), "b": np.arange(8, dtype=np.float32)}
+    model = build([node("ConvTranspose", "x v b" if bias else "x v", **attributes)], constants, outputs=("y", "c"))
+    quantized = quantize(model)
+    assert [layer.quantized for layer in quantized.layers] == [True, True]
+    pixels = whole_pixels()
+    found, expected = run(quantized.model, pixels)[0], run(model, pixels)[0]
+    assert found.shape == expected.shape
+    assert np.linalg.norm(found - expected) < 0.01 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("attributes", [{"pads": [1] * 4}, {"strides": [2, 1], "dilations": [1, 2]}])
+def test_two_groups_are_one_product(attributes):
+    weights = whole_weights(10, CHANNELS // 2, (3, 3))
+    model = build([node("Conv", "x v", group=2, **attributes)], {"v": weights}, outputs=("y", "c"))
+    quantized = quantize(model)
+    assert [layer.quantized for layer in quantized.layers] == [True, True]
+    pixels = whole_pixels()
+    np.testing.assert_array_equal(run(quantized.model, pixels)[0], run(model, pixels)[0])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"group": 4}, "grouped: not one product"),
+        ({"dilations": [2, 2]}, "transposed and dilated: not one product"),
+        ({"strides": [2, 2], "auto_pad": "SAME_UPPER"}, "transposed, with pads that follow from the size of the result"),
+        ({"strides": [2, 2]}, "transposed, to a size that is no multiple of its stride"),
+    ],
+)
+def test_a_transposed_convolution_that_is_no_product_says_why(attributes, reason):
+    weights = whole_weights(8, CHANNELS, (3, 3)).transpose(1, 0, 2, 3)
+    assert layers_of([node("ConvTranspose", "c v", **attributes)], {"v": weights}) == [reason]
+
+
 LINE_SHAPE = {"shape": ints(0, CHANNELS, HEIGHT * WIDTH)}
 LINE_CONVOLUTIONS = {
     "plain": {},
