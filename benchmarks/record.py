@@ -1,7 +1,7 @@
 """The result of a benchmark as a versioned JSON document."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -292,10 +292,6 @@ class Result:
     server: Server | None = None
     sustained: list[Minute] | None = None
 
-    def __post_init__(self) -> None:
-        if not self.original and self.runtime == "pytorch":  # records of before any other model could be the original
-            object.__setattr__(self, "original", True)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -342,9 +338,13 @@ class Record:
         if schema != SCHEMA:
             raise DataError(f"{path}: is not a benchmark record (its schema is {schema!r}, not {SCHEMA!r}); fix: edgeresnet bench --output")
         try:
-            return msgspec.convert(document, cls)
+            record = msgspec.convert(document, cls)
         except (msgspec.ValidationError, RecursionError) as error:
             raise DataError(f"{path}: is not a whole benchmark record ({error})") from error
+        if record.original is None:  # before any other model could be the original, records did not say that PyTorch's is
+            results = [replace(result, original=result.runtime == "pytorch") for result in record.results]
+            return replace(record, results=results)
+        return record
 
 
 def split_rounds(samples_ms: list[float], rounds: list[Round], *, only_believed: bool) -> dict[int, list[float]]:

@@ -125,6 +125,7 @@ class OriginalSubject:
         network: What the user names; needed where it is one of his own.
         device: ``cpu`` or ``cuda``.
         exact: Multiply FP32 in FP32 on CUDA, too, as a target with ``exact`` does.
+        half: Run it in float16.
     """
 
     path: Path
@@ -134,6 +135,7 @@ class OriginalSubject:
     network: str | None = None
     device: str = "cpu"
     exact: bool = False
+    half: bool = False
     runtime: str = "pytorch"
 
     @classmethod
@@ -185,7 +187,7 @@ class OriginalSubject:
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not self.exact
         trained = load_original(self.path, self.spec, self.network)
-        return _LoadedOriginal(trained.to(self.device).logits, ORIGINAL_PROVIDERS[self.device])
+        return _LoadedOriginal(trained.to(self.device, half=self.half).logits, ORIGINAL_PROVIDERS[self.device])
 
     def with_threads(self, threads: int) -> Self:
         return replace(self, threads=threads)

@@ -49,13 +49,13 @@ class TrainedNetwork:
         """
         device = self.model.mean.device
         try:
-            return to_logits(np.asarray(self.model(torch.from_numpy(pixels).to(device)).cpu()), self.spec)
+            return to_logits(np.asarray(self.model(torch.from_numpy(pixels).to(device)).float().cpu()), self.spec)
         except torch.OutOfMemoryError as error:
             raise ProviderError(f"PyTorch has not enough memory on {device} for {len(pixels)} image(s)") from error
 
-    def to(self, device: str) -> Self:
-        """The same network on a device, such as ``cuda``."""
-        return replace(self, model=self.model.to(device))
+    def to(self, device: str, *, half: bool = False) -> Self:
+        """The same network on a device, such as ``cuda``; with ``half`` in float16, normalization included."""
+        return replace(self, model=self.model.to(device, torch.float16 if half else torch.float32))
 
 
 def bundled_weights() -> Path:
