@@ -47,8 +47,8 @@ def plot_rounds(name: str, lines: Sequence[Line], place: tuple[int, int]) -> Plo
 def _draw_rounds(axes: "Axes", line: Line, entry: Latency) -> tuple[int, int]:
     """Draw one model's calls; returns how many are drawn and how many of those lie above the panel."""
     rounds = split_rounds(entry.samples_ms, entry.rounds, only_believed=False) or {0: entry.samples_ms}
-    believed = entry.believed_rounds or rounds
-    times = np.concatenate(list(believed.values()))
+    times = np.concatenate(list((entry.believed_rounds or rounds).values()))
+    times = times if len(times) else np.asarray(entry.samples_ms)
     low, high = float(times.min()), float(np.percentile(times, 99.5))
     margin = 0.12 * max(high - low, 0.02 * high)
     low, high = low - margin, high + margin
