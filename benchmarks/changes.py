@@ -100,7 +100,7 @@ class Change:
 def compare_latency(figure: str, old: Latency, new: Latency, threshold: float) -> Change:
     """Compare a percentile of two latencies at the same batch size and number of threads."""
     values = getattr(old, f"{figure}_ms"), getattr(new, f"{figure}_ms")
-    before, after = old.believed_rounds, new.believed_rounds
+    before, after = ({number: calls for number, calls in entry.believed_rounds.items() if calls} for entry in (old, new))
     if before and after:
         estimate = estimate_ratio(after, before, CONFIDENCE, QUANTILES[figure])
         reason = "a record has fewer than three rounds that are believed"

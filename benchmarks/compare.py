@@ -1,5 +1,6 @@
 """Two records side by side: which of their figures can be compared, and what has changed."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -162,7 +163,7 @@ def _compare_speeds(before: Result, after: Result, threshold: float, elsewhere: 
             reason = f"measured for the {'new' if old is None else 'old'} record only"
             yield _not_comparable("p50", old.p50_ms if old else None, new.p50_ms if new else None, reason, place)
             continue
-        hindrance = elsewhere or _doubted(old, new)
+        hindrance = elsewhere or _doubted(old, new) or _senseless(old.p50_ms, new.p50_ms, *old.samples_ms, *new.samples_ms)
         for figure in QUANTILES:
             values = getattr(old, f"{figure}_ms"), getattr(new, f"{figure}_ms")
             if None in values:
@@ -176,10 +177,12 @@ def _compare_throughput(
     if before.offline is None or after.offline is None:
         return
     cores = [record.environment.get("cores_allowed") for record in (old, new)]
+    rates = [rate for one in (before.offline, after.offline) for rate in (one.images_per_s, *(one.interval95 or ()))]
     reason = (
         elsewhere
         or (f"other number of cores ({cores[0]} and {cores[1]})" if cores[0] != cores[1] else None)
         or _doubted(before.offline, after.offline)
+        or _senseless(*rates)
     )
     values = before.offline.images_per_s, after.offline.images_per_s
     yield _not_comparable("images_per_s", *values, reason) if reason else compare_offline(before.offline, after.offline, threshold)
@@ -191,8 +194,9 @@ def _compare_singles(before: Result, after: Result, threshold: float, elsewhere:
         ("memory", before.peak_memory_bytes, after.peak_memory_bytes, elsewhere),
         ("size", before.size_bytes, after.size_bytes, None),
     ):
-        if old and new:
-            yield _not_comparable(figure, old, new, reason) if reason else compare_single(figure, old, new, threshold)
+        if old is not None and new is not None:
+            hindrance = reason or _senseless(old, new)
+            yield _not_comparable(figure, old, new, hindrance) if hindrance else compare_single(figure, old, new, threshold)
 
 
 def _compare_answers(old: Record, new: Record, before: Result, after: Result) -> Iterator[Change]:
@@ -284,6 +288,11 @@ def _other_data(old: MeasuredAccuracy, new: MeasuredAccuracy) -> str | None:
 def _doubted(old: Latency | Offline, new: Latency | Offline) -> str | None:
     """Why one of two measurements is not to be believed."""
     return next((f"doubted in the {which} record ({one.doubt})" for which, one in (("old", old), ("new", new)) if one.doubt), None)
+
+
+def _senseless(*values: float) -> str | None:
+    """Why times and rates that somebody has written into a record by hand have no ratio."""
+    return None if all(0 < value < math.inf for value in values) else "a figure in a record is not a positive number"
 
 
 def _not_comparable(

@@ -36,7 +36,7 @@ def plot_rounds(name: str, lines: Sequence[Line], place: tuple[int, int]) -> Plo
     caption = f"Every dot is a call, {describe_place(place)}; the line is the median"
     caption += " with its 95 % interval." if has_rounds else "; this record does not tell rounds apart."
     if any(visit.doubt for _, entry in shown for visit in entry.rounds):
-        caption += " Shaded rounds are not believed and count for nothing."
+        caption += " Shaded rounds are not believed, and count only where a model as a whole is doubted."
     if thinned:
         caption += f" {thinned:,} calls are left out of the drawing, evenly."
     if beyond:
@@ -47,11 +47,11 @@ def plot_rounds(name: str, lines: Sequence[Line], place: tuple[int, int]) -> Plo
 def _draw_rounds(axes: "Axes", line: Line, entry: Latency) -> tuple[int, int]:
     """Draw one model's calls; returns how many are drawn and how many of those lie above the panel."""
     rounds = split_rounds(entry.samples_ms, entry.rounds, only_believed=False) or {0: entry.samples_ms}
-    believed = entry.believed_rounds or rounds
-    times = np.concatenate(list(believed.values()))
+    times = np.concatenate(list((entry.believed_rounds or rounds).values()))
+    times = times if len(times) else np.asarray(entry.samples_ms)
     low, high = float(times.min()), float(np.percentile(times, 99.5))
     margin = 0.12 * max(high - low, 0.02 * high)
-    low, high = low - margin, high + margin
+    low, high = max(0.0, low - margin), high + margin
     step = math.ceil(len(entry.samples_ms) / MOST_DOTS)
     drawn = outside = 0
     for number, calls in rounds.items():

@@ -108,7 +108,7 @@ def _identify(result: Result) -> tuple[str, str, str]:
 def _speedup(entry: Latency) -> str:
     """The ratio, and how far its interval reaches to the side on which it reaches farther."""
     ratio, interval = entry.speedup_vs_original, entry.speedup_interval95
-    if ratio is None or entry.doubt is not None:
+    if not ratio or entry.doubt is not None:
         return "-"
     if interval is None or interval[0] == interval[1]:
         return f"{ratio:.2f}x"

@@ -145,6 +145,19 @@ def test_what_else_cannot_be_compared(old, with_result, make_record):
     assert changes(compare_records(old, cores))["images_per_s", None, None].reason == "other number of cores (2 and 9)"
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_figures_that_make_no_sense_are_not_compared(old, with_result, value):
+    entry, *others = old.results[2].latency
+    rounds = [replace(visit, samples=0) for visit in entry.rounds]
+    offline = replace(old.results[2].offline, images_per_s=value)
+    for broken in (replace(entry, p50_ms=value), replace(entry, samples_ms=[value, *entry.samples_ms[1:]])):
+        found = changes(compare_records(old, with_result(old, INT8, latency=[broken, *others], load_ms=value, offline=offline)))
+        for place in (("p50", 1, 1), ("load", None, None), ("images_per_s", None, None)):
+            assert (found[place].verdict, found[place].reason) == ("not comparable", "a figure in a record is not a positive number")
+    empty = changes(compare_records(old, with_result(old, INT8, latency=[replace(entry, rounds=rounds), *others])))
+    assert empty["p50", 1, 1].verdict == "no rounds"
+
+
 def test_versions_are_told_and_hinder_nothing(old):
     packages = {**old.environment["packages"], "onnxruntime": "2.0", "onnx": "9.9"}
     new = replace(old, environment={**old.environment, "packages": packages}, settings={**old.settings, "streams": 2}, interrupted=True)
