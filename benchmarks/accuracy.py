@@ -29,7 +29,8 @@ from edgeresnet.progress import Track, silent
 
 # A matrix of more classes is larger than all else in a record, and nobody reads it.
 MATRIX_CLASSES: Final = 100
-DISAGREEMENTS_KEPT: Final = 50
+# Some 80 bytes each; where all are kept, two records of the same images can be compared image by image.
+DISAGREEMENTS_KEPT: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -260,8 +260,8 @@ def _same_original(old: Record, new: Record) -> bool:
 
 
 def _other_machine(old: Record, new: Record) -> str | None:
-    for key in ("cpu", "instruction_sets"):
-        one, other = (record.environment.get(key) for record in (old, new))
+    for key in ("cpu", "instruction_sets", "gpus"):
+        one, other = (record.environment.get(key) or None for record in (old, new))
         if one != other:
             shown = (", ".join(value) if isinstance(value, list) else str(value) for value in (one, other))
             return f"other machine ({' and '.join(shown)})"

@@ -4,7 +4,7 @@ import os
 import platform
 from typing import Any
 
-from edgeresnet.machine import available_cores, cpu_model, installed_version, instruction_sets
+from edgeresnet.machine import available_cores, cpu_model, installed_version, instruction_sets, nvidia_gpus
 
 PACKAGES = (
     "edgeresnet",
@@ -25,6 +25,7 @@ def describe_environment() -> dict[str, Any]:
     return {
         "cpu": cpu_model(),
         "instruction_sets": list(instruction_sets()),
+        "gpus": list(nvidia_gpus()),
         "cores_online": os.cpu_count(),
         "cores_allowed": available_cores(),
         "system": platform.platform(),

@@ -11,6 +11,7 @@ CONTROL_GROUPS: Final = Path("/sys/fs/cgroup")
 OWN_CONTROL_GROUPS: Final = Path("/proc/self/cgroup")
 CPUINFO: Final = Path("/proc/cpuinfo")
 MEMINFO: Final = Path("/proc/meminfo")
+NVIDIA_GPUS: Final = Path("/proc/driver/nvidia/gpus")
 CGROUP_V2_MEMORY: Final = Path("/sys/fs/cgroup")
 
 # Those that decide how fast 8-bit and 32-bit products run (names as Linux gives them on x86 and ARM).
@@ -84,6 +85,12 @@ def instruction_sets() -> tuple[str, ...]:
     return tuple(name for name in RELEVANT_INSTRUCTION_SETS if name in flags)
 
 
+def nvidia_gpus() -> tuple[str, ...]:
+    """Names of the NVIDIA cards whose driver runs, one for each card."""
+    files = sorted(NVIDIA_GPUS.glob("*/information"))
+    return tuple(name for file in files if (name := _field(file, "Model")))
+
+
 def installed_version(package: str) -> str | None:
     """Version of an installed distribution, or None."""
     try:
@@ -109,9 +116,13 @@ def _container_memory() -> int | None:
 
 
 def _cpuinfo(key: str) -> str:
-    """First value of a field of Linux's /proc/cpuinfo, or nothing."""
+    return _field(CPUINFO, key)
+
+
+def _field(file: Path, key: str) -> str:
+    """First value of a field of a file of Linux's /proc, or nothing."""
     try:
-        for line in CPUINFO.read_text().splitlines():
+        for line in file.read_text().splitlines():
             name, _, value = line.partition(":")
             if name.strip() == key:
                 return value.strip()

@@ -4,7 +4,7 @@ import platform
 import pytest
 
 from edgeresnet import machine
-from edgeresnet.machine import affinity_cores, available_cores, cpu_model, cpu_quota, installed_version, instruction_sets
+from edgeresnet.machine import affinity_cores, available_cores, cpu_model, cpu_quota, installed_version, instruction_sets, nvidia_gpus
 
 CPUINFO = """processor\t: 0
 model name\t: Abacus 3000 (R) @ 1: fast
@@ -127,3 +127,12 @@ def test_another_system_tells_less(cpuinfo, monkeypatch):
 def test_versions_are_those_of_installed_distributions():
     assert installed_version("no-such-distribution") is None
     assert installed_version("pytest") == pytest.__version__
+
+
+def test_cards_are_named_by_their_driver(tmp_path, monkeypatch):
+    monkeypatch.setattr("edgeresnet.machine.NVIDIA_GPUS", tmp_path)
+    assert nvidia_gpus() == ()
+    for address, name in (("0000:02:00.0", "NVIDIA H200"), ("0000:01:00.0", "NVIDIA T4")):
+        (tmp_path / address).mkdir()
+        (tmp_path / address / "information").write_text(f"Model: \t\t {name}\nIRQ: 60\n")
+    assert nvidia_gpus() == ("NVIDIA T4", "NVIDIA H200")
