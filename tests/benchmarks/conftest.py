@@ -67,6 +67,7 @@ def make(**how):
                 name=name,
                 precision=precision,
                 runtime=runtime,
+                original=runtime == "pytorch",
                 provider="PyTorch CPU" if runtime == "pytorch" else "CPUExecutionProvider",
                 placement=None if runtime == "pytorch" else {"CPUExecutionProvider": 52},
                 arithmetic=None,
