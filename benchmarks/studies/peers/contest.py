@@ -21,7 +21,9 @@ from benchmarks.studies.peers.rounds import time_in_turns
 from edgeresnet.datasets import read_split
 from edgeresnet.evaluation import SYNTHETIC_NAME, Logits, Parity, compare_logits, synthetic_images
 from edgeresnet.extras import needing
+from edgeresnet.images import Pixels
 from edgeresnet.progress import Track
+from edgeresnet.spec import ImageInput
 
 # As many as `edgeresnet export` takes for static INT8.
 CALIBRATION_IMAGES: Final = 256
@@ -80,12 +82,7 @@ def compete(peers: Sequence[Peer], settings: Settings, track: Track) -> dict[str
     weights = settings.cache / "weights.safetensors"
     shutil.copyfile(settings.weights or bundled_weights(), weights)
     trained = load_weights(weights)
-    size, data_name = trained.spec.input, SYNTHETIC_NAME
-    images, calibration = synthetic_images(size, settings.limit), synthetic_images(size, CALIBRATION_IMAGES, seed=1)
-    if settings.data is not None:
-        split = read_split(settings.data, "test", size=size, limit=settings.limit)
-        images, data_name = split.images, split.name
-        calibration = read_split(settings.data, "train", size=size, limit=CALIBRATION_IMAGES).images
+    images, calibration, data_name = _gather_images(settings, trained.spec.input)
     np.save(settings.cache / "images.npy", images)
     np.save(settings.cache / "calibration.npy", calibration)
     materials = Materials(
@@ -121,6 +118,14 @@ def compete(peers: Sequence[Peer], settings: Settings, track: Track) -> dict[str
         "seconds": settings.seconds,
         "peers": [asdict(results[peer.name]) for peer in peers],
     }
+
+
+def _gather_images(settings: Settings, size: ImageInput) -> tuple[Pixels, Pixels, str]:
+    """Images to answer, images to calibrate with, and the name of the data."""
+    if settings.data is None:
+        return synthetic_images(size, settings.limit), synthetic_images(size, CALIBRATION_IMAGES, seed=1), SYNTHETIC_NAME
+    test = read_split(settings.data, "test", size=size, limit=settings.limit)
+    return test.images, read_split(settings.data, "train", size=size, limit=CALIBRATION_IMAGES).images, test.name
 
 
 def _make_environments(peers: Sequence[Peer], cache: Path, failures: dict[str, str], track: Track) -> None:
