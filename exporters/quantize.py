@@ -14,6 +14,7 @@ from edgeresnet.errors import ExportError
 from edgeresnet.files import write_bytes
 from edgeresnet.machine import available_cores
 from edgeresnet.progress import Track, silent
+from edgeresnet.race import RaceResult, estimate_speedup, race
 from edgeresnet.spec import ACCEPTABLE_SQNR_DB, Accuracy
 from exporters.budget import Budget, Candidate, Search
 from exporters.foreign.prepare import PreparedModel, prepare
@@ -21,7 +22,6 @@ from exporters.int8.layertimes import time_fp32_layers, time_int8_layers
 from exporters.int8.quantize import LayerChoice, QuantizedModel, check_not_quantized
 from exporters.probes import Probe, generate_probes, load_probes
 from exporters.proof import Proof
-from exporters.race import RaceResult, estimate_speedup, race
 from exporters.sessions import open_session, run_session
 
 # Of what a layer takes in FP32; layers that take more in INT8 are tried in FP32. Beside that INT8 layers cost the turning of values to

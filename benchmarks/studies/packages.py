@@ -9,7 +9,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -27,14 +26,10 @@ from edgeresnet.evaluation import synthetic_images
 from edgeresnet.files import write_text
 from edgeresnet.machine import available_cores
 from edgeresnet.providers import load_onnxruntime, session_options
-from edgeresnet.timing import time_calls
+from edgeresnet.race import RaceResult, race
 
 ROUNDS: Final = 5
 IMAGES: Final = 4
-# Of each model, at least and for how long, when two are timed in turns.
-CALLS: Final = 32
-BURST: Final = 5
-CHECK_SECONDS: Final = 5
 # A command on a large detector takes a minute or two; on a busy machine several times that.
 SECONDS: Final = 1800
 
@@ -49,7 +44,8 @@ class Repeat:
         layers_in_int8: How many of its layers with weights.
         layers: Number of those.
         speedup: Of the result over the file, as the command measured.
-        checked_speedup: The same afterwards, by plain ONNX Runtime, of calls in turns; null where nothing was written.
+        checked_speedup: The same afterwards, by plain ONNX Runtime, of calls in turns.
+        checked_bounds: Between which it certainly is, as ``edgeresnet.race`` says.
         fp32_ms: Of a call of the file then.
         int8_ms: Of the result.
         proof_db: What the command says of the worst unit of the worst output.
@@ -62,10 +58,14 @@ class Repeat:
     layers: int | None = None
     speedup: float | None = None
     checked_speedup: float | None = None
+    checked_bounds: tuple[float, float] | None = None
     fp32_ms: float | None = None
     int8_ms: float | None = None
     proof_db: float | None = None
     output_db: dict[str, float | None] | None = None
+
+    def __str__(self) -> str:
+        return self.refusal or f"{self.speedup:.2f}x, checked {self.checked_speedup:.2f}x, worst {self.proof_db} dB"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +94,16 @@ def run_command(file: PackagedFile, source: Path, target: Path) -> Repeat:
     report = json.loads(done.stdout)
     feeds = make_feeds(target, file)
     original, result = (content.read_bytes() for content in (source, target))
-    fp32_ms, int8_ms = time_in_turns(original, result, feeds[0])
+    timed = time_in_turns(original, result, feeds[0])
     return Repeat(
         int8_mb=len(result) / 1e6,
         layers_in_int8=sum(not layer["reason"] for layer in report["layers"]),
         layers=len(report["layers"]),
         speedup=report["speedup"],
-        checked_speedup=fp32_ms / int8_ms,
-        fp32_ms=fp32_ms,
-        int8_ms=int8_ms,
+        checked_speedup=timed.speedup,
+        checked_bounds=(timed.lower, timed.upper),
+        fp32_ms=timed.first_ms,
+        int8_ms=timed.second_ms,
         proof_db=min((output["sqnr_db"] for output in report["proof"]["outputs"] if output["sqnr_db"] is not None), default=None),
         output_db=compare(run(original, feeds), run(result, feeds)),
     )
@@ -117,10 +118,10 @@ def run_stock(file: PackagedFile, source: Path, target: Path) -> Stock:
         quantize_dynamic(source, target, weight_type=QuantType.QUInt8)
         original, result = (content.read_bytes() for content in (source, target))
         feeds = make_feeds(source, file, file.size)
-        fp32_ms, int8_ms = time_in_turns(original, result, feeds[0])
+        timed = time_in_turns(original, result, feeds[0])
     except Exception as error:  # noqa: BLE001  # whatever it raises, it is the peer's
         return Stock(refusal=" ".join(str(error).split())[:200])
-    return Stock(mb=len(result) / 1e6, speedup=fp32_ms / int8_ms, output_db=compare(run(original, feeds), run(result, feeds)))
+    return Stock(mb=len(result) / 1e6, speedup=timed.speedup, output_db=compare(run(original, feeds), run(result, feeds)))
 
 
 def quantize(source: Path, target: Path, file: PackagedFile) -> "subprocess.CompletedProcess[str]":
@@ -144,19 +145,10 @@ def make_feeds(model: Path, file: PackagedFile, size: tuple[int, int] | None = N
     return [{value.name: np.ascontiguousarray(image[None], np.float32)} for image in arranged]
 
 
-def time_in_turns(first: bytes, second: bytes, feed: dict[str, NDArray[Any]]) -> tuple[float, float]:
-    """Milliseconds of a call of two models with every core, in short bursts in turns: what a quarter of the calls stay below.
-
-    Other programs only ever make a call slower. The first of a burst does not count: threads of the other model still wait for its work.
-    """
-    sessions = [_open(model) for model in (first, second)]
-    times: list[list[float]] = [[], []]
-    until = time.perf_counter() + CHECK_SECONDS
-    while len(times[0]) < CALLS or time.perf_counter() < until:
-        for session, taken in zip(sessions, times, strict=True):
-            taken.extend(time_calls(partial(session.run, None, feed), seconds=0, least=BURST)[1:])
-    first_ms, second_ms = (float(np.quantile(taken, 0.25)) for taken in times)
-    return first_ms, second_ms
+def time_in_turns(first: bytes, second: bytes, feed: dict[str, NDArray[Any]]) -> RaceResult:
+    """Times of a call of two models with every core, by plain ONNX Runtime."""
+    one, other = (partial(_open(model).run, None, feed) for model in (first, second))
+    return race(one, other)
 
 
 def run(model: bytes, feeds: Iterable[dict[str, NDArray[Any]]]) -> dict[str, list[NDArray[Any]]]:
@@ -256,8 +248,7 @@ def command(names: tuple[str, ...], rounds: int, record: Path | None, cache: Pat
                 if table.repeats(file) <= repeat:
                     result = run_command(file, source, target)
                     table.add(file, source, result)
-                    said = result.refusal or f"{result.speedup:.2f}x, {result.checked_speedup:.2f}x, worst {result.proof_db} dB"
-                    click.echo(f"{repeat + 1}/{rounds} {file.package} {file.name}: {said}", err=True)
+                    click.echo(f"{repeat + 1}/{rounds} {file.package} {file.name}: {result}", err=True)
     click.echo(table.text())
 
 

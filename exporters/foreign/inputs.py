@@ -83,6 +83,8 @@ def bind_inputs(model: onnx.ModelProto, *, size: tuple[int, int] | None, fixed: 
     if len(candidates) > 1:
         names = ", ".join(value.name for value in candidates)
         raise ExportError(f"the model has more than one input that takes images ({names}); fix: give the others with --input NAME=VALUE")
+    if given := [name for name, value in inputs.items() if not candidates and name in fixed and _looks_like_images(value)]:
+        raise ExportError(f"--input {given[0]}: no input is left that takes images; fix: leave it out, that one does")
     if not candidates:
         described = "; ".join(_describe(value) for value in inputs.values()) or "no input"
         raise ExportError(f"no input of the model takes images, (batch, channels, height, width) in float32, float16 or uint8: {described}")

@@ -53,9 +53,10 @@ class Product:
 
 def plan_product(node: ir.Node) -> Product | str:
     """One of ``LAYERS`` as a product, or the reason why it stays as it is."""
-    if node.op_type == "ConvTranspose":
-        return _plan_transposed(node)
-    return _plan_convolution(node) if node.op_type == "Conv" else _plan_linear(node)
+    plan = {"Conv": _plan_convolution, "ConvTranspose": _plan_transposed}.get(node.op_type, _plan_linear)(node)
+    if isinstance(plan, Product) and not np.isfinite(plan.matrix).all():
+        return "its weights are not all finite numbers"
+    return plan
 
 
 def emit_product(layout: Layout, node: ir.Node, product: Product, *, saturation_safe: bool, quantizer: ColumnQuantizer) -> None:

@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeresnet.errors import DataError, ExportError
+from edgeresnet.race import RaceResult
 from exporters import quantize
 from exporters.quantize import quantize_file
-from exporters.race import RaceResult
 
 FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 

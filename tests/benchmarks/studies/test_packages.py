@@ -43,7 +43,6 @@ def test_a_packaged_file_is_quantized_and_compared(monkeypatch, tmp_path):
     unsized = PackagedFile("somebodys==1.0", "somebodys/models/network.onnx", "normalized")
     monkeypatch.setattr(packages, "FILES", (file, unsized))
     record = tmp_path / "record.json"
-    monkeypatch.setattr(packages, "CHECK_SECONDS", 0.1)
     command = ["--cache", str(tmp_path / "cache"), "--record", str(record)]
     done = CliRunner().invoke(packages.command, ["--rounds", "1", *command])
     assert done.exit_code == 0, done.output
@@ -53,7 +52,9 @@ def test_a_packaged_file_is_quantized_and_compared(monkeypatch, tmp_path):
     assert repeat["int8_mb"] < written["original_mb"]
     assert repeat["output_db"]["v4"] > 30
     assert repeat["proof_db"] >= 20
-    assert repeat["checked_speedup"] == pytest.approx(repeat["fp32_ms"] / repeat["int8_ms"])
+    least, most = repeat["checked_bounds"]
+    assert 0 < least <= repeat["checked_speedup"] <= most
+    assert repeat["fp32_ms"] > 0 < repeat["int8_ms"]
     assert written["stock"]["output_db"]["v4"] > 20
     assert "--size HxW" in refused["repeats"][0]["refusal"]
     assert "stock" in refused

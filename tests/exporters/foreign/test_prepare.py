@@ -212,6 +212,8 @@ def test_other_inputs_are_fixed_to_constants(prepared, graphs):
         prepared(network)
     with pytest.raises(ExportError, match="--input other: the model has no such input; it has x, gain"):
         prepared(network, fixed={"other": 1})
+    with pytest.raises(ExportError, match="--input x: no input is left that takes images; fix: leave it out, that one does"):
+        prepared(network, fixed={"x": 1, "gain": 1})
     with pytest.raises(ExportError, match="--input gain=much: not a number"):
         prepared(network, fixed={"gain": "much"})
     result = prepared(network, fixed={"gain": "2.5"})

@@ -335,6 +335,11 @@ def test_convolutions_that_are_no_product_stay_and_say_why():
     assert layers_of([node("Conv", "c v", auto_pad="SAME_UPPER")], {"v": whole_weights(8, 16, (2, 2))}) == [""]
     computed = [node("Mul", "v two", "v2"), node("Conv", "c v2")]
     assert layers_of(computed, {"v": whole_weights(8, 16), "two": np.float32(2)}) == ["its weights are computed as the model runs"]
+    infinite = whole_weights(8, CHANNELS)
+    infinite[3, 3] = np.inf
+    assert [layer.reason for layer in quantize(build([node("Conv", "c v")], {"v": infinite})).layers][1:] == [
+        "its weights are not all finite numbers"
+    ]
     deep = [node("Reshape", "c shape", "f"), node("Conv", "f v")]
     space = {"v": whole_weights(8, CHANNELS)[..., None], "shape": ints(0, CHANNELS, HEIGHT, 4, WIDTH // 4)}
     assert layers_of(deep, space) == ["windows of 3 dimensions, not 1 or 2"]

@@ -3,8 +3,8 @@ import time
 import numpy as np
 import pytest
 
-import exporters.race
-from exporters.race import DOUBT, bound_median, estimate_speedup, race
+import edgeresnet.race
+from edgeresnet.race import DOUBT, bound_median, estimate_speedup, race
 
 
 def sleeping(milliseconds):
@@ -19,7 +19,7 @@ def test_the_faster_one_is_found_for_certain():
 
 
 def test_what_is_as_fast_is_not_called_faster(monkeypatch):
-    monkeypatch.setattr(exporters.race, "MAX_ROUNDS", 18)
+    monkeypatch.setattr(edgeresnet.race, "MAX_ROUNDS", 18)
     result = race(sleeping(2), sleeping(2))
     assert result.speedup == pytest.approx(1, abs=0.1)
     assert result.lower < 1.02
