@@ -28,8 +28,10 @@ def export_ours(weights: Path, data: Path | None, cache: Path) -> Path:
         EdgeResNetError: If it fails.
     """
     folder = cache / "exports"
-    options = [word for precision in PRECISIONS for word in ("--precision", precision)]
-    options += ["--limit", "1000", *(["--data", str(data)] if data else [])]
+    # The ranges of the static form are those of training images.
+    precisions = [precision for precision in PRECISIONS if data is not None or precision != "int8-static"]
+    options = [word for precision in precisions for word in ("--precision", precision)]
+    options += ["--limit", "1000", "--data", str(data)] if data is not None else []
     key = _fingerprint(options, [weights, *_sources_of_exports()])
     stamp = folder / "key.txt"
     if not (stamp.is_file() and stamp.read_text() == key):
