@@ -13,10 +13,11 @@ from benchmarks.accuracy import describe_answers, fingerprint_data, measure_corr
 from benchmarks.conditions import Conditions
 from benchmarks.environment import describe_environment
 from benchmarks.intervals import SAMPLES_FOR_P90
-from benchmarks.latency import Case, Timings, count_rounds, measure_latency, summarize
+from benchmarks.latency import Timings, count_rounds, measure_latency
 from benchmarks.record import MeasuredAccuracy, Record, Result
 from benchmarks.scenarios import NOTHING_ELSE, Loads, Plan, measure_loads
 from benchmarks.subjects import OnnxSubject, OriginalSubject, Subject, check_same_weights, collect_answers, generate_images
+from benchmarks.summary import Case, summarize
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.errors import EdgeResNetError, ModelFormatError
 from edgeresnet.evaluation import Logits, match_classes

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from benchmarks.intervals import Estimate, estimate_ratio, newcombe_interval, paired_interval, z_score
-from benchmarks.record import Latency, MeasuredAccuracy, Offline
+from benchmarks.loads import Offline
+from benchmarks.record import Latency, MeasuredAccuracy
 
 CONFIDENCE: Final = 0.99
 # Shares have no useful threshold in percent of themselves; a tenth of a point is what budgets of accuracy are written in.

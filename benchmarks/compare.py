@@ -1,6 +1,5 @@
 """Two records side by side: which of their figures can be compared, and what has changed."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,8 +15,9 @@ from benchmarks.changes import (
     compare_share,
     compare_single,
 )
+from benchmarks.hindrances import doubted, other_data, other_machine, other_way, senseless
 from benchmarks.intervals import geometric_mean
-from benchmarks.record import Latency, MeasuredAccuracy, Offline, Record, Result
+from benchmarks.record import MeasuredAccuracy, Record, Result
 
 SCHEMA: Final = "edgeresnet.comparison/1"
 # Settings that change what is measured, and that a reader may have changed on purpose.
@@ -145,7 +145,7 @@ def _compare_pair(old: Record, new: Record, before: Result, after: Result, thres
     if None not in weights and weights[0] != weights[1]:
         reason = f"other weights ({str(weights[0])[:12]} and {str(weights[1])[:12]})"
         return Pair(name=after.name, old_name=before.name, changes=[], reason=reason)
-    elsewhere = _other_machine(old, new) or _other_way(before, after)
+    elsewhere = other_machine(old, new) or other_way(before, after)
     changes = [
         *_compare_speeds(before, after, threshold, elsewhere),
         *_compare_throughput(old, new, before, after, threshold, elsewhere),
@@ -163,7 +163,7 @@ def _compare_speeds(before: Result, after: Result, threshold: float, elsewhere: 
             reason = f"measured for the {'new' if old is None else 'old'} record only"
             yield _not_comparable("p50", old.p50_ms if old else None, new.p50_ms if new else None, reason, place)
             continue
-        hindrance = elsewhere or _doubted(old, new) or _senseless(old.p50_ms, new.p50_ms, *old.samples_ms, *new.samples_ms)
+        hindrance = elsewhere or doubted(old, new) or senseless(old.p50_ms, new.p50_ms, *old.samples_ms, *new.samples_ms)
         for figure in QUANTILES:
             values = getattr(old, f"{figure}_ms"), getattr(new, f"{figure}_ms")
             if None in values:
@@ -181,8 +181,8 @@ def _compare_throughput(
     reason = (
         elsewhere
         or (f"other number of cores ({cores[0]} and {cores[1]})" if cores[0] != cores[1] else None)
-        or _doubted(before.offline, after.offline)
-        or _senseless(*rates)
+        or doubted(before.offline, after.offline)
+        or senseless(*rates)
     )
     values = before.offline.images_per_s, after.offline.images_per_s
     yield _not_comparable("images_per_s", *values, reason) if reason else compare_offline(before.offline, after.offline, threshold)
@@ -195,7 +195,7 @@ def _compare_singles(before: Result, after: Result, threshold: float, elsewhere:
         ("size", before.size_bytes, after.size_bytes, None),
     ):
         if old is not None and new is not None:
-            hindrance = reason or _senseless(old, new)
+            hindrance = reason or senseless(old, new)
             yield _not_comparable(figure, old, new, hindrance) if hindrance else compare_single(figure, old, new, threshold)
 
 
@@ -203,7 +203,7 @@ def _compare_answers(old: Record, new: Record, before: Result, after: Result) ->
     earlier, later = before.accuracy, after.accuracy
     if earlier is None or later is None:
         return
-    reason = _other_data(earlier, later)
+    reason = other_data(earlier, later)
     known = reason is None and _same_original(old, new)
     for figure, success in (("top1", _is_right), ("agreement", _agrees)):
         if reason is not None:
@@ -257,42 +257,6 @@ def _same_original(old: Record, new: Record) -> bool:
         return False
     known = one.accuracy.data_sha256 is not None and one.accuracy.data_sha256 == other.accuracy.data_sha256
     return known and one.checkpoint_sha256 == other.checkpoint_sha256 and one.accuracy.confusion == other.accuracy.confusion
-
-
-def _other_machine(old: Record, new: Record) -> str | None:
-    for key in ("cpu", "instruction_sets", "gpus"):
-        one, other = (record.environment.get(key) or None for record in (old, new))
-        if one != other:
-            shown = (", ".join(value) if isinstance(value, list) else str(value) for value in (one, other))
-            return f"other machine ({' and '.join(shown)})"
-    return None
-
-
-def _other_way(before: Result, after: Result) -> str | None:
-    if before.provider != after.provider:
-        return f"other provider ({before.provider} and {after.provider})"
-    if before.arithmetic != after.arithmetic:
-        return f"other arithmetic ({before.arithmetic or 'FP32'} and {after.arithmetic or 'FP32'})"
-    return None
-
-
-def _other_data(old: MeasuredAccuracy, new: MeasuredAccuracy) -> str | None:
-    if (old.data, old.count) != (new.data, new.count):
-        return f"other data ({old.count:,} images, {old.data}, and {new.count:,} images, {new.data})"
-    sums = old.data_sha256, new.data_sha256
-    if None not in sums and sums[0] != sums[1]:
-        return f"other data (SHA-256 {str(sums[0])[:12]} and {str(sums[1])[:12]})"
-    return None
-
-
-def _doubted(old: Latency | Offline, new: Latency | Offline) -> str | None:
-    """Why one of two measurements is not to be believed."""
-    return next((f"doubted in the {which} record ({one.doubt})" for which, one in (("old", old), ("new", new)) if one.doubt), None)
-
-
-def _senseless(*values: float) -> str | None:
-    """Why times and rates that somebody has written into a record by hand have no ratio."""
-    return None if all(0 < value < math.inf for value in values) else "a figure in a record is not a positive number"
 
 
 def _not_comparable(

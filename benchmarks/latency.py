@@ -1,34 +1,20 @@
 """Latency: each model in a process of its own, one at work at a time, in interleaved rounds."""
 
-import math
-import statistics
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from benchmarks.conditions import Moment, Usage, read_peak_memory
-from benchmarks.intervals import (
-    LEAST_ROUNDS,
-    SAMPLES_FOR_P90,
-    SAMPLES_FOR_P99,
-    estimate_median,
-    estimate_paired_ratio,
-)
-from benchmarks.record import Latency, Round
-from benchmarks.subjects import Execution, LoadedModel, Subject
+from benchmarks.intervals import LEAST_ROUNDS, SAMPLES_FOR_P90
+from benchmarks.jobs import Close, KeepImages, Open, TimeCalls
+from benchmarks.subjects import Execution, Subject
+from benchmarks.summary import BELIEVED_ROUNDS, Case, Visit
 from benchmarks.worker import Job, Worker
 from edgeresnet.errors import BenchmarkError
 from edgeresnet.images import Pixels
 from edgeresnet.progress import Track, silent
-from edgeresnet.session import Session
-from edgeresnet.timing import time_calls
 
 T = TypeVar("T")
 
@@ -36,49 +22,8 @@ T = TypeVar("T")
 # (in simulated rounds that drift by 3 % it held the true ratio in 95 of 100 cases).
 ROUNDS: Final = 10
 SHORTEST_ROUND_S: Final = 0.1
-# Figures are of rounds in which nothing else had the cores, if there are so many; as many rounds again are measured to find them.
-BELIEVED_ROUNDS: Final = 5
 PAUSE_S: Final = 1.0
-# Calls are warm when a window of them is not faster than the one before; a first call may take ten times as long as the fifth.
-WINDOW_SECONDS: Final = 0.05
-WINDOW_CALLS: Final = 3
-WARMUP_SECONDS: Final = 2.0
-STILL_FASTER: Final = 0.98
 IMAGES_KEPT: Final = 256
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a call is: so many images, on so many CPU threads; None leaves the threads as the model's own target has them."""
-
-    batch_size: int = 1
-    threads: int | None = None
-
-
-@dataclass(frozen=True)
-class Visit:
-    """One round of one case: milliseconds of calls, how many were made before them, and who had the cores meanwhile."""
-
-    number: int
-    started_s: float
-    warmup_calls: int
-    calls_ms: list[float]
-    device_ms: list[float]
-    usage: Usage
-
-    @property
-    def round(self) -> Round:
-        """What a record keeps of it beside the times."""
-        usage = self.usage
-        return Round(
-            samples=len(self.calls_ms),
-            started_s=round(self.started_s, 3),
-            cores_used=round(usage.cores_used, 3),
-            waited=_rounded(usage.waited),
-            others=_rounded(usage.others),
-            stolen=_rounded(usage.stolen),
-            doubt=usage.doubt,
-        )
 
 
 @dataclass
@@ -114,85 +59,6 @@ class DoesJobs(Protocol):
     """What a ``Worker`` does, here or elsewhere."""
 
     def do(self, job: Job[T]) -> T: ...
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A model that was just loaded."""
-
-    execution: Execution
-    load_ms: float
-
-
-@dataclass(frozen=True)
-class Open:
-    """Job: load a model in place of the one that is there."""
-
-    subject: Subject
-
-    def run(self, kept: dict[str, Any]) -> Opened:
-        started = time.perf_counter()
-        model = self.subject.load()
-        kept["model"] = model
-        return Opened(Execution.of(model), 1000 * (time.perf_counter() - started))
-
-
-@dataclass(frozen=True)
-class KeepImages:
-    """Job: keep images, uint8 (N, height, width, channels), for the calls to come."""
-
-    images: Pixels
-
-    def run(self, kept: dict[str, Any]) -> None:
-        kept["images"] = self.images
-
-
-@dataclass(frozen=True)
-class Close:
-    """Job: close the model; returns the most memory that the process had."""
-
-    def run(self, kept: dict[str, Any]) -> int | None:
-        kept.pop("model").close()
-        return read_peak_memory()
-
-
-@dataclass(frozen=True)
-class TimeCalls:
-    """Job: warm the model up for a batch size, then time calls."""
-
-    batch_size: int
-    seconds: float
-    least: int
-    device_only: bool
-
-    def run(self, kept: dict[str, Any]) -> tuple[int, list[float], list[float], Usage]:
-        model: LoadedModel = kept["model"]
-        images: Pixels = kept["images"]
-        batch = np.resize(images, (self.batch_size, *images.shape[1:]))
-        call = partial(model.logits, batch)
-        before = Moment.now()
-        warmup_calls = warm_up(call)
-        calls_ms = time_calls(call, seconds=self.seconds, least=self.least)
-        device_ms: list[float] = []
-        if self.device_only and isinstance(model, Session):
-            bound = model.bind(self.batch_size)
-            bound.write(batch)
-            warm_up(bound.run)
-            device_ms = time_calls(bound.run, seconds=self.seconds, least=self.least)
-        return warmup_calls, calls_ms, device_ms, before.until(Moment.now())
-
-
-def warm_up(call: Callable[[], object]) -> int:
-    """Call until calls do not become faster any more; returns how many it took."""
-    count, previous = 0, float("inf")
-    until = time.perf_counter() + WARMUP_SECONDS
-    while True:
-        window = time_calls(call, seconds=WINDOW_SECONDS, least=WINDOW_CALLS)
-        count += len(window)
-        median = statistics.median(window)
-        if median > STILL_FASTER * previous or time.perf_counter() > until:
-            return count
-        previous = median
 
 
 def measure_latency(
@@ -279,66 +145,3 @@ def _visit(worker: DoesJobs, subject: Subject, timing: Timings, share: Callable[
             timing.peak_memory_bytes = worker.do(Close())
     except BenchmarkError as error:
         timing.error = str(error)
-
-
-def summarize(visits: Sequence[Visit], case: Case, threads: int, original: Sequence[Visit] | None) -> Latency:
-    """Turn the rounds of a subject into the figures of a record.
-
-    Args:
-        visits: At least one.
-        case: What was called.
-        threads: CPU threads that a call could use.
-        original: Rounds of what it is compared with; None where there is nothing, or nothing comparable.
-    """
-    doubt = find_doubt(visits)
-    rounds = select(visits)
-    times: NDArray[np.float64] = np.concatenate([np.asarray(part) for part in rounds.values()])
-    median = estimate_median(rounds)
-    speedup = None
-    if original is not None and doubt is None:
-        against = find_doubt(original)
-        theirs = select(original)
-        if against is not None:
-            doubt = f"the original's time is not believed: {against}"
-        elif len(rounds.keys() & theirs.keys()) < min(LEAST_ROUNDS, len(rounds)):
-            doubt = "it was never quiet for this model and the original in the same rounds"
-        else:
-            speedup = estimate_paired_ratio(theirs, rounds)
-    device_ms = [value for visit in visits for value in visit.device_ms]
-    return Latency(
-        batch_size=case.batch_size,
-        threads=threads,
-        p50_ms=median.value,
-        p50_interval95=median.interval,
-        p90_ms=float(np.percentile(times, 90)) if len(times) >= SAMPLES_FOR_P90 else None,
-        p99_ms=float(np.percentile(times, 99)) if len(times) >= SAMPLES_FOR_P99 else None,
-        mean_ms=float(times.mean()),
-        std_ms=float(times.std(ddof=1)) if len(times) > 1 else 0.0,
-        samples=len(times),
-        images_per_s=1000 * case.batch_size / median.value,
-        speedup_vs_original=speedup.value if speedup else None,
-        speedup_interval95=speedup.interval if speedup else None,
-        device_p50_ms=statistics.median(device_ms) if device_ms else None,
-        doubt=doubt,
-        warmup_calls=sum(visit.warmup_calls for visit in visits),
-        rounds=[visit.round for visit in visits],
-        samples_ms=[round(value, 4) for visit in visits for value in visit.calls_ms],
-    )
-
-
-def find_doubt(visits: Sequence[Visit]) -> str | None:
-    """Why times should not be believed: too few of the rounds were quiet."""
-    doubts = Counter(visit.usage.doubt for visit in visits if visit.usage.doubt is not None)
-    if not doubts or len(visits) - doubts.total() >= min(BELIEVED_ROUNDS, math.ceil(len(visits) / 2)):
-        return None
-    return f"the machine was busy in {doubts.total()} of {len(visits)} rounds: {doubts.most_common(1)[0][0]}"
-
-
-def select(visits: Sequence[Visit]) -> dict[int, list[float]]:
-    """Times of the calls of each round that the figures are of, by its number."""
-    believes_all = find_doubt(visits) is not None
-    return {visit.number: visit.calls_ms for visit in visits if believes_all or visit.usage.doubt is None}
-
-
-def _rounded(value: float | None) -> float | None:
-    return round(value, 3) if value is not None else None

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.record import LayerTime
+from benchmarks.loads import LayerTime
 from benchmarks.subjects import OnnxSubject
 from edgeresnet.errors import BenchmarkError
 from edgeresnet.providers import ALL, Settings, open_model

@@ -15,10 +15,12 @@ import numpy as np
 
 from benchmarks.conditions import Moment, Usage, read_frequency, read_temperature
 from benchmarks.intervals import SAMPLES_FOR_P99, estimate_median
-from benchmarks.latency import Case, KeepImages, Open, Timings, Visit, find_doubt, measure_latency, select, warm_up
+from benchmarks.jobs import KeepImages, Open, warm_up
+from benchmarks.latency import Timings, measure_latency
 from benchmarks.layers import ProfileLayers
-from benchmarks.record import LayerTime, Minute, Offline, Server, ServerTrial
+from benchmarks.loads import LayerTime, Minute, Offline, Server, ServerTrial
 from benchmarks.subjects import LoadedModel, OnnxSubject, Subject
+from benchmarks.summary import Case, Visit, find_doubt, select
 from benchmarks.worker import Worker
 from edgeresnet.errors import BenchmarkError
 from edgeresnet.images import Pixels

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from benchmarks.record import Latency, LayerTime, split_rounds
+from benchmarks.loads import LayerTime
+from benchmarks.record import Latency, split_rounds
 from benchmarks.report.drawing import BAD, INK, MUTED, Drawing, count_by_batches, draw_dots, spread_out
 from benchmarks.report.lines import Line, Plot, describe_place, describe_threads, find_latency, shorten
 

@@ -20,9 +20,10 @@ import numpy as np
 from benchmarks.accuracy import describe_answers
 from benchmarks.bench import BenchSettings, run_benchmark
 from benchmarks.environment import describe_environment
-from benchmarks.latency import Case, Timings, measure_latency, summarize
+from benchmarks.latency import Timings, measure_latency
 from benchmarks.originals import choose_original
 from benchmarks.subjects import OnnxSubject, OriginalSubject, collect_answers
+from benchmarks.summary import Case, summarize
 from benchmarks.tuning.racing import IMAGES_PER_CALL
 from benchmarks.tuning.result import tune
 from benchmarks.tuning.space import Goal

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from benchmarks.environment import describe_environment
 from benchmarks.intervals import estimate_median
-from benchmarks.latency import Case, Timings, measure_latency, select
+from benchmarks.latency import Timings, measure_latency
 from benchmarks.subjects import OnnxSubject, OriginalSubject, Subject, check_same_weights, collect_answers
+from benchmarks.summary import Case, select
 from edgeresnet.datasets import read_split
 from edgeresnet.errors import EdgeResNetError
 from edgeresnet.evaluation import SYNTHETIC_NAME, compare_logits, synthetic_images

@@ -6,21 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.intervals import estimate_median, estimate_paired_ratio, mcnemar, wilson_interval
-from benchmarks.record import (
-    Disagreement,
-    Latency,
-    LayerTime,
-    MeasuredAccuracy,
-    Minute,
-    Offline,
-    PairedTest,
-    Record,
-    Result,
-    Round,
-    Server,
-    ServerTrial,
-    split_rounds,
-)
+from benchmarks.loads import LayerTime, Minute, Offline, Server, ServerTrial
+from benchmarks.record import Disagreement, Latency, MeasuredAccuracy, PairedTest, Record, Result, Round, split_rounds
 
 ROUNDS = 8
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

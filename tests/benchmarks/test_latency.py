@@ -13,22 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from benchmarks.conditions import Usage
-from benchmarks.latency import (
-    BELIEVED_ROUNDS,
-    ROUNDS,
-    Case,
-    Close,
-    KeepImages,
-    Open,
-    TimeCalls,
-    Timings,
-    Visit,
-    count_rounds,
-    measure_latency,
-    summarize,
-    warm_up,
-)
+from benchmarks.jobs import Close, KeepImages, Open, TimeCalls, warm_up
+from benchmarks.latency import ROUNDS, Timings, count_rounds, measure_latency
 from benchmarks.subjects import Execution, OnnxSubject
+from benchmarks.summary import BELIEVED_ROUNDS, Case, Visit, summarize
 from edgeresnet.errors import BenchmarkError
 from edgeresnet.evaluation import synthetic_images
 from edgeresnet.session import Session
@@ -98,7 +86,7 @@ def measure(subjects, cases=ONE_IMAGE, *, usages=(), seconds=0.0, samples=8, **n
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch):
     monkeypatch.setattr("benchmarks.latency.PAUSE_S", 0.0)
-    monkeypatch.setattr("benchmarks.latency.WINDOW_SECONDS", 0.0)
+    monkeypatch.setattr("benchmarks.jobs.WINDOW_SECONDS", 0.0)
 
 
 def test_models_are_visited_in_turns_round_after_round():

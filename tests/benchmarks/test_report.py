@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import fingerprint_data
-from benchmarks.record import LayerTime, Record
+from benchmarks.loads import LayerTime
+from benchmarks.record import Record
 from benchmarks.report.html import find_extremes, write_html
 from benchmarks.report.verdict import choose_place, describe_paired, keeps_accuracy, reach_verdict
 from edgeresnet.datasets import LabelledImages, read_split

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.latency import KeepImages, Open
+from benchmarks.jobs import KeepImages, Open
 from benchmarks.subjects import OnnxSubject
 from benchmarks.worker import Worker
 from edgeresnet.errors import BenchmarkError
