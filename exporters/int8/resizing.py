@@ -25,16 +25,14 @@ class Resizing:
         after: Of its result.
         mode: ``nearest`` or ``linear``.
         settings: Its other attributes.
-        scales: Factors of height and width, float32 (2,), where the node gives these.
-        sizes: The new height and width, int64 (2,), where it gives these.
+        scales: Factors of height and width, float32 (2,).
     """
 
     before: ImageShape
     after: ImageShape
     mode: str
     settings: dict[str, str]
-    scales: NDArray[np.float32] | None
-    sizes: NDArray[np.int64] | None
+    scales: NDArray[np.float32]
 
     @classmethod
     def of(cls, node: ir.Node) -> "Resizing | None":
@@ -49,25 +47,23 @@ class Resizing:
             return None
         axes = [axis % 4 for axis in node.attributes.get_ints("axes", range(4))]
         scales, sizes = (_of_the_image(node, index, axes) for index in (2, 3))
-        if scales is None and sizes is None:
+        old, new = (np.array([shape.height, shape.width], np.float32) for shape in (before, after))
+        if scales is None and sizes is not None:
+            scales = new / old  # as ONNX Runtime computes them
+        if scales is None or (np.floor(old * scales) != new).any():
             return None
         settings = {_COORDINATES: coordinates}
         if mode == "nearest":
             settings[_ROUNDING] = node.attributes.get_string(_ROUNDING, "round_prefer_floor")
-        return cls(before=before, after=after, mode=mode, settings=settings, scales=scales, sizes=sizes)
+        return cls(before=before, after=after, mode=mode, settings=settings, scales=scales)
 
     def nearest(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Which line and which column of the image each of the result is, for the mode ``nearest``: ONNX Runtime is asked."""
         x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 1, None, None])
         y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
-        factors = [
-            onnx.numpy_helper.from_array(values, name)
-            for name, values in (("scales", self.scales), ("sizes", self.sizes))
-            if values is not None
-        ]
-        inputs = ["x", "", *([""] if self.scales is None else []), factors[0].name]
-        node = onnx.helper.make_node("Resize", inputs, ["y"], mode=self.mode, axes=[2, 3], **self.settings)
-        graph = onnx.helper.make_graph([node], "nearest", [x], [y], factors[:1])
+        scales = onnx.numpy_helper.from_array(np.concatenate([np.ones(2, np.float32), self.scales]), "scales")
+        node = onnx.helper.make_node("Resize", ["x", "", "scales"], ["y"], mode=self.mode, **self.settings)
+        graph = onnx.helper.make_graph([node], "nearest", [x], [y], [scales])
         model = onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 18)])
         session = open_session(model.SerializeToString())
         lines = np.arange(self.before.height, dtype=np.float32)[:, None] + np.zeros(self.before.width, np.float32)

@@ -310,6 +310,22 @@ def test_a_network_with_its_channels_last_turns_no_image():
     assert [found.op_type for found in quantized.model.graph.node].count("Transpose") == 1  # of what the first layer reads
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("left", [True, False], ids=["of what stays on images", "of what is in both forms"])
+def test_a_resize_between_images_and_rows_can_be_loaded(mode, left):
+    """ONNX Runtime moves the transposition that follows to before the Resize, and cannot if that names its axes."""
+    nodes = [
+        node("Abs", "x", "g"),
+        *([] if left else [node("Conv", "g v", "z", kernel_shape=[3, 3])]),
+        helper.make_node("Resize", ["g", "", "", "sizes"], ["r"], axes=[2, 3], mode=mode),
+        node("Conv", "r v", "y", kernel_shape=[3, 3]),
+    ]
+    model = build(nodes, {"v": whole_weights(8, CHANNELS, (3, 3)), "sizes": ints(9, 23)}, outputs=("y", "c"))
+    quantized, pixels = quantize(model), whole_pixels()
+    found, expected = (run(each, pixels)[0] for each in (quantized.model, model))
+    assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
+
+
 def test_a_network_of_turned_images_keeps_them_apart():
     nodes = [node("Transpose", "c", "t", perm=[0, 3, 1, 2]), node("Transpose", "t", "u", perm=[0, 3, 2, 1]), node("Relu", "u")]
     model = build(nodes)
