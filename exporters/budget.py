@@ -1,10 +1,10 @@
 """The largest set of layers that may be INT8 within a budget of error."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from edgeresnet.datasets import LabelledImages
@@ -13,15 +13,12 @@ from edgeresnet.evaluation import collect_logits, match_classes, measure
 from edgeresnet.progress import Track, silent
 from edgeresnet.session import Session
 from edgeresnet.spec import PREFIX, Accuracy, ModelSpec
-from exporters.foreign.inputs import ImageTensor
 from exporters.foreign.prepare import PreparedModel
-from exporters.int8.quantize import QuantizedModel, quantize_dynamic_int8
-from exporters.int8.saturation import PROBE_IMAGES, find_saturating_layers
-from exporters.int8.sensitivity import Sensitivity
-from exporters.int8.weights import ColumnQuantizer
+from exporters.int8.quantize import LayerChoice, QuantizedModel
+from exporters.int8.sensitivity import LayerEmitter, Sensitivity
 from exporters.metadata import seal, stamp, tool_versions
 from exporters.parts import find_parts
-from exporters.probes import Probe, generate_probes
+from exporters.probes import Probe
 from exporters.proof import Proof, collect_answers, compare_answers
 from exporters.varying import VaryingOutputs
 
@@ -58,11 +55,33 @@ class Candidate:
     accuracy: Accuracy | None
 
 
+class Form(Protocol):
+    """A way to put a model into INT8, which knows the model."""
+
+    @property
+    def precision(self) -> str:
+        """One of ``PRECISIONS``."""
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The FP32 model whose layers it names."""
+
+    def quantize(self, left: Mapping[str, str]) -> QuantizedModel:
+        """All layers but those named in INT8."""
+
+    def emitter(self, layers: Sequence[LayerChoice]) -> LayerEmitter:
+        """Puts the INT8 form of one of these layers beside it."""
+
+    def time_layers(self, quantized: QuantizedModel, feeds: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+        """Milliseconds of each layer in INT8."""
+
+
 class Search:
-    """Makes quantized forms of a model and judges them.
+    """Makes quantized models in one form and judges them.
 
     Args:
         prepared: The model.
+        make_form: The form of that model, given the layers that stay in FP32 in any case, each with the reason.
         probes: Images that it is judged on.
         budget: How.
         track: Progress reporter.
@@ -71,9 +90,16 @@ class Search:
         ExportError: If nothing of it can be quantized, or it is no classifier of this project and the budget has labelled images.
     """
 
-    def __init__(self, prepared: PreparedModel, probes: tuple[Probe, ...], budget: Budget, track: Track = silent) -> None:
+    def __init__(
+        self,
+        prepared: PreparedModel,
+        make_form: Callable[[Mapping[str, str]], Form],
+        probes: tuple[Probe, ...],
+        budget: Budget,
+        track: Track = silent,
+    ) -> None:
         self._prepared, self._probes, self._budget, self._track = prepared, probes, budget, track
-        self._image, self._quantizer = prepared.image_input.name, ColumnQuantizer()
+        self._image = prepared.image_input.name
         self._generated = any(probe.generated for probe in probes)
         self._spec = _read_spec(prepared)
         self._varying = VaryingOutputs.of(prepared.model)
@@ -84,8 +110,7 @@ class Search:
         self._parts = find_parts(prepared.model, prepared.image_input.height, prepared.image_input.width)
         self._original_accuracy = self._measure_accuracy(prepared.source)
         self.behind = dict.fromkeys(sorted(self._varying.behind), "behind what decides the size of an output: cannot be compared")
-        everything = quantize_dynamic_int8(prepared.model, left=self.behind, quantizer=self._quantizer)
-        self._safe = find_saturating_layers(everything.model, _make_saturation_probe(prepared.image_input))
+        self.form = make_form(self.behind)
 
     def quantize(self, left: Mapping[str, str]) -> QuantizedModel:
         """All layers but those named in INT8.
@@ -93,8 +118,7 @@ class Search:
         Raises:
             ExportError: If that leaves none.
         """
-        left = self.behind | dict(left)
-        return quantize_dynamic_int8(self._prepared.model, saturation_safe=self._safe, left=left, quantizer=self._quantizer)
+        return self.form.quantize(self.behind | dict(left))
 
     def judge(self, quantized: QuantizedModel) -> Candidate:
         """Run a quantized model on all images."""
@@ -163,18 +187,22 @@ class Search:
     def sensitivity(self, quantized: QuantizedModel, images: str = "") -> Sensitivity:
         """What each layer of a quantized model contributes to its error, on all kinds of images or on one."""
         probes = [probe for probe in self._probes if images in ("", probe.name)]
-        return Sensitivity(self._prepared.model, quantized.layers, self._image, probes, self._parts, self._quantizer)
+        names = [layer.name for layer in quantized.layers if layer.quantized]
+        return Sensitivity(self.form.model, names, self.form.emitter(quantized.layers), self._image, probes, self._parts)
 
     def finish(self, candidate: Candidate) -> bytes:
         """The file as it is written; a classifier of this project carries what it answers here."""
-        return candidate.content if self._spec is None else seal(candidate.quantized.model, _update(self._spec, candidate.accuracy))
+        return candidate.content if self._spec is None else seal(candidate.quantized.model, self._update(self._spec, candidate.accuracy))
 
     def _describe(self, quantized: QuantizedModel) -> bytes:
         """A file that runs, with the metadata that the model had; this project's is brought up to date."""
         if self._spec is None:
             content: bytes = quantized.model.SerializeToString(deterministic=True)
             return content
-        return stamp(quantized.model, _update(self._spec, None))
+        return stamp(quantized.model, self._update(self._spec, None))
+
+    def _update(self, spec: ModelSpec, accuracy: Accuracy | None) -> ModelSpec:
+        return replace(spec, precision=self.form.precision, accuracy=accuracy, versions=tool_versions())
 
     def _measure_accuracy(self, content: bytes) -> Accuracy | None:
         test = self._budget.test
@@ -187,16 +215,6 @@ class Search:
         logits = collect_logits(session, test.images, "measuring top-1", self._track)
         session.close()
         return measure(logits, test)
-
-
-def _make_saturation_probe(image: ImageTensor) -> NDArray[Any]:
-    """What `edgeresnet export` takes, so that the same network becomes the same file."""
-    (first, *others) = generate_probes(image, PROBE_IMAGES)[0].calls
-    return first if image.batch is not None else np.concatenate([first, *(call for call in others if len(call) == 1)])
-
-
-def _update(spec: ModelSpec, accuracy: Accuracy | None) -> ModelSpec:
-    return replace(spec, precision="int8", accuracy=accuracy, versions=tool_versions())
 
 
 def _read_spec(prepared: PreparedModel) -> ModelSpec | None:

@@ -1,6 +1,6 @@
 """Images to run a foreign model on, in the forms in which it may want them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,10 @@ IMAGES: Final = 12
 LEAST_IMAGES: Final = 4
 PIXELS: Final = IMAGES * 320 * 320
 FOLDER_IMAGES: Final = 48
+# For the ranges of the static form, beside those that it is proven on.
+CALIBRATION_IMAGES: Final = 100
+# Generated images that take no part in the proof.
+CALIBRATION_SEED: Final = 1000
 STROKES: Final = 3
 _LETTERS: Final = [*range(ord("0"), ord("9") + 1), *range(ord("A"), ord("Z") + 1), *range(ord("a"), ord("z") + 1), ord(" ")]
 # What float models expect of a pixel: mean and deviation of ImageNet's (all channels alike), a share, or the number itself.
@@ -50,16 +54,17 @@ class Probe:
         return sum(map(len, self.calls))
 
 
-def generate_probes(image: ImageTensor, count: int | None = None, pixel_range: str | None = None) -> tuple[Probe, ...]:
+def generate_probes(image: ImageTensor, count: int | None = None, pixel_range: str | None = None, seed: int = 0) -> tuple[Probe, ...]:
     """Generated images of several kinds: coloured shapes, and letters with strokes; floats in each range that is customary.
 
     Args:
         image: What the model reads.
         count: Images of each kind; by default ``IMAGES``, or fewer large ones.
         pixel_range: One of ``PIXEL_RANGES``, where it is known what floats mean.
+        seed: Decides the images.
     """
     count = count or max(LEAST_IMAGES, min(IMAGES, PIXELS // (image.height * image.width)))
-    shapes, text = _draw_shapes(image, count), _draw_text(image, count)
+    shapes, text = _draw_shapes(image, count, seed), _draw_text(image, count, seed)
     if image.element_type == "uint8":
         return _probe(image, shapes, "generated shapes"), _probe(image, text, "generated text")
     if pixel_range is not None:
@@ -87,10 +92,43 @@ def load_probes(image: ImageTensor, folder: Path, pixel_range: str | None = None
         DataError: If there is none.
         ImageError: If one is broken.
     """
+    return _read_probes(image, _spread(_find_images(folder), FOLDER_IMAGES), folder, pixel_range)
+
+
+def split_probes(image: ImageTensor, folder: Path, pixel_range: str | None = None) -> tuple[tuple[Probe, ...], tuple[Probe, ...]]:
+    """Images of a folder to take ranges from, and others to prove on; the same where there is only one.
+
+    At most ``CALIBRATION_IMAGES`` and ``FOLDER_IMAGES`` are taken, evenly from all; half of a small folder each.
+
+    Args:
+        image: What the model reads.
+        folder: As for ``load_probes``.
+        pixel_range: One of ``PIXEL_RANGES``, for a model that takes floats.
+
+    Raises:
+        DataError: If there is none in the folder.
+        ImageError: If one is broken.
+    """
+    files = _find_images(folder)
+    proven = _spread(files, min(FOLDER_IMAGES, -(-len(files) // 2)))
+    others = [path for path in files if path not in set(proven)] or files
+    calibrating = _read_probes(image, _spread(others, CALIBRATION_IMAGES), folder, pixel_range)
+    return calibrating, _read_probes(image, proven, folder, pixel_range)
+
+
+def _find_images(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(f"{folder}: no images in it ({', '.join(sorted(SUFFIXES))})")
-    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(len(files), FOLDER_IMAGES)).round().astype(int))]
+    return files
+
+
+def _spread(files: Sequence[Path], count: int) -> list[Path]:
+    """So many of them, evenly from all."""
+    return [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(len(files), count)).round().astype(int))]
+
+
+def _read_probes(image: ImageTensor, chosen: Sequence[Path], folder: Path, pixel_range: str | None) -> tuple[Probe, ...]:
     pixels = np.stack([_fit(to_pixels(path, max(image.height, image.width)), image) for path in chosen])
     name = f"{len(chosen)} images of {folder}"
     forms = ("",) if image.element_type == "uint8" else [PIXEL_RANGES[pixel_range]] if pixel_range else [*PIXEL_RANGES.values()]
@@ -131,13 +169,13 @@ def _fit(pixels: Pixels, image: ImageTensor) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize((image.width, image.height), Image.Resampling.BILINEAR))
 
 
-def _draw_shapes(image: ImageTensor, count: int) -> Pixels:
-    return synthetic_images(max(image.height, image.width), count)[:, : image.height, : image.width]
+def _draw_shapes(image: ImageTensor, count: int, seed: int) -> Pixels:
+    return synthetic_images(max(image.height, image.width), count, seed)[:, : image.height, : image.width]
 
 
-def _draw_text(image: ImageTensor, count: int) -> Pixels:
+def _draw_text(image: ImageTensor, count: int, seed: int) -> Pixels:
     """Words and strokes, dark on bright ground and the other way round."""
-    generator = np.random.default_rng(2)
+    generator = np.random.default_rng(2 + seed)
     return np.stack([_draw(generator, image.width, image.height, dark=bool(i % 2)) for i in range(count)])
 
 

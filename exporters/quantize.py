@@ -16,13 +16,16 @@ from edgeresnet.machine import available_cores
 from edgeresnet.progress import Track, silent
 from edgeresnet.race import RaceResult, estimate_speedup, race
 from edgeresnet.spec import ACCEPTABLE_SQNR_DB, Accuracy
-from exporters.budget import Budget, Candidate, Search
+from exporters.budget import Budget, Candidate, Form, Search
+from exporters.foreign.inputs import ImageTensor
 from exporters.foreign.prepare import PreparedModel, prepare
-from exporters.int8.layertimes import time_fp32_layers, time_int8_layers
+from exporters.int8.form import DynamicForm
+from exporters.int8.layertimes import time_fp32_layers
 from exporters.int8.quantize import LayerChoice, QuantizedModel, check_not_quantized
-from exporters.probes import Probe, generate_probes, load_probes
-from exporters.proof import Proof
+from exporters.probes import CALIBRATION_SEED, PIXEL_RANGES, Probe, generate_probes, load_probes, split_probes
+from exporters.proof import Proof, describe_probes
 from exporters.sessions import open_session, run_session
+from exporters.static.form import StaticForm
 
 # Of what a layer takes in FP32; layers that take more in INT8 are tried in FP32. Beside that INT8 layers cost the turning of values to
 # rows and back, which belongs to none of them: so layers that gain too little to pay for it are tried too.
@@ -43,6 +46,7 @@ class QuantizedFile:
         original_size_bytes: Size of what it was made from, with the files that kept its tensors.
         layers: What became of each layer with weights, with its own error and time.
         proof: How close its outputs are to those of the user's file.
+        calibrated_on: Images that decided the ranges of a static model's activations; empty for a dynamic one.
         accuracy: Top-1 of a classifier of this project, where labelled images were given.
         fp32_ms: Median time of a call of the user's file here, with ``threads``.
         int8_ms: Of the quantized model, run in turns with it.
@@ -55,6 +59,7 @@ class QuantizedFile:
     original_size_bytes: int
     layers: tuple[LayerChoice, ...]
     proof: Proof
+    calibrated_on: str
     accuracy: Accuracy | None
     fp32_ms: float
     int8_ms: float
@@ -68,6 +73,7 @@ def quantize_file(
     *,
     size: tuple[int, int] | None = None,
     fixed: Mapping[str, str | float] | None = None,
+    static: bool = False,
     images: Path | None = None,
     pixel_range: str | None = None,
     least_db: float = ACCEPTABLE_SQNR_DB,
@@ -75,7 +81,7 @@ def quantize_file(
     max_drop: float | None = None,
     track: Track = silent,
 ) -> QuantizedFile:
-    """Quantize a CNN in ONNX form to dynamic INT8 and write it, if it is right, smaller and at least as fast.
+    """Quantize a CNN in ONNX form and write it, if it is right, smaller and at least as fast.
 
     The model may be any CNN that takes images; metadata that it has is kept, and brought up to date if it is this project's. Layers whose
     INT8 form does not pay on this machine stay in FP32, and so do the most harmful ones until the rest is within the budget.
@@ -85,8 +91,10 @@ def quantize_file(
         target: The file to write.
         size: Height and width of the images, for a model that leaves them open.
         fixed: Value of each input that is not the images.
-        images: Folder of images to prove the result on, in place of generated ones.
-        pixel_range: What floats mean to the model, one of ``PIXEL_RANGES``; by default the result is proven in each.
+        static: Fix the ranges of activations beforehand. Else they follow from each call.
+        images: Folder of images to prove the result on, in place of generated ones; and, for the static form, to calibrate on others.
+        pixel_range: What floats mean to the model, one of ``PIXEL_RANGES``; by default the result is proven in each. The
+            static form needs it, as its ranges hold for one meaning.
         least_db: How close every unit of every output must be to the model's, in dB.
         test: Labelled images of a classifier of this project.
         max_drop: Largest loss of top-1 on them, in percentage points, that is accepted.
@@ -103,20 +111,45 @@ def quantize_file(
     image = prepared.image_input
     if pixel_range is not None and image.element_type == "uint8":
         raise ExportError(f"{source}: --pixel-range says what floats mean, and the model takes pixels as uint8")
-    probes = load_probes(image, images, pixel_range) if images else generate_probes(image, pixel_range=pixel_range)
+    if static and pixel_range is None and image.element_type != "uint8":
+        raise ExportError(
+            f"{source}: the static form fixes ranges for one meaning of floats, and no file says what they mean; "
+            f"fix: --pixel-range {', '.join(PIXEL_RANGES)}"
+        )
+    calibration, probes = _choose_images(image, images, pixel_range, static=static)
     try:
-        result, content = _quantize(prepared, probes, Budget(least_db=least_db, test=test, max_drop=max_drop), track)
+        result, content = _quantize(prepared, calibration, probes, Budget(least_db=least_db, test=test, max_drop=max_drop), track)
     except ExportError as error:
         raise ExportError(f"{source}: {error}") from error
     write_bytes(target, content)
-    return replace(result, path=target)
+    return replace(result, path=target, calibrated_on=describe_probes(calibration))
 
 
-def _quantize(prepared: PreparedModel, probes: tuple[Probe, ...], budget: Budget, track: Track) -> tuple[QuantizedFile, bytes]:
+def _choose_images(
+    image: ImageTensor, folder: Path | None, pixel_range: str | None, *, static: bool
+) -> tuple[tuple[Probe, ...], tuple[Probe, ...]]:
+    """What a static form is calibrated on, and what any is proven on."""
+    if folder is not None and static:
+        return split_probes(image, folder, pixel_range)
+    if folder is not None:
+        return (), load_probes(image, folder, pixel_range)
+    calibrating = generate_probes(image, pixel_range=pixel_range, seed=CALIBRATION_SEED) if static else ()
+    return calibrating, generate_probes(image, pixel_range=pixel_range)
+
+
+def _quantize(
+    prepared: PreparedModel, calibration: tuple[Probe, ...], probes: tuple[Probe, ...], budget: Budget, track: Track
+) -> tuple[QuantizedFile, bytes]:
     check_not_quantized(prepared.model)
-    search = Search(prepared, probes, budget, track)
+
+    def make_form(left: Mapping[str, str]) -> Form:
+        if calibration:
+            return StaticForm(prepared.model, [call for probe in calibration for call in probe.calls], left)
+        return DynamicForm(prepared.model, prepared.image_input, left)
+
+    search = Search(prepared, make_form, probes, budget, track)
     feeds = {prepared.image_input.name: probes[0].calls[0]}
-    times = _LayerTimes(prepared.model, feeds)
+    times = _LayerTimes(prepared.model, feeds, search.form)
     candidate = search.find_largest(_leave_what_does_not_pay(search, times, track))
     result = race(*_calls(feeds, prepared.source, candidate.content), track)
     content = search.finish(candidate)
@@ -136,12 +169,12 @@ def _quantize(prepared: PreparedModel, probes: tuple[Probe, ...], budget: Budget
 class _LayerTimes:
     """How long each layer takes in both forms."""
 
-    def __init__(self, model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> None:
-        self.feeds = feeds
+    def __init__(self, model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]], form: Form) -> None:
+        self.feeds, self._form = feeds, form
         self.fp32 = time_fp32_layers(model, feeds)
 
     def int8(self, quantized: QuantizedModel) -> dict[str, float]:
-        return time_int8_layers(quantized.model, self.feeds)
+        return self._form.time_layers(quantized, self.feeds)
 
     def find_slow(self, quantized: QuantizedModel, taken: Mapping[str, float], share: float) -> dict[str, str]:
         """Layers that take more than a share of what they take in FP32, each with the reason; none if all do.
@@ -190,6 +223,7 @@ def _report(
         original_size_bytes=len(prepared.source),
         layers=layers,
         proof=candidate.proof,
+        calibrated_on="",
         accuracy=candidate.accuracy,
         fp32_ms=result.first_ms,
         int8_ms=result.second_ms,

@@ -24,6 +24,7 @@ EPILOG = """\b
 Examples:
   edgeresnet quantize resnet50.onnx
   edgeresnet quantize detector.onnx --size 640x640 --images photos --min-db 25
+  edgeresnet quantize mobilenet.onnx --static --images photos --pixel-range normalized
   edgeresnet quantize resnet18-fp32.onnx --data cifar10 --max-drop 0.3
 """
 
@@ -33,19 +34,26 @@ Examples:
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The result. [default: MODEL with -int8 before its suffix]",
+    help="The result. [default: MODEL with -int8 or -int8-static before its suffix]",
+)
+@click.option(
+    "--static",
+    is_flag=True,
+    help="Fix the ranges of activations beforehand, from images: depthwise and grouped convolutions compute in INT8 too.",
 )
 @click.option("--size", type=Size(), help="Height and width of the images, for a model that leaves them open.")
 @fixed_inputs_option
 @click.option(
     "--images",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of images such as the model is for, to prove the result on. [default: generated ones]",
+    help="Folder of images such as the model is for, to prove the result on and, with --static, to take ranges from others of them; a "
+    "hundred are enough. [default: generated ones]",
 )
 @click.option(
     "--pixel-range",
     type=click.Choice(["normalized", "1", "255"]),
-    help="What the model expects of a pixel in floats: mean 0 and deviation 1, or up to 1 or 255. [default: prove it in each]",
+    help="What the model expects of a pixel in floats: mean 0 and deviation 1, or up to 1 or 255. --static needs it "
+    "for floats. [default: prove it in each]",
 )
 @click.option(
     "--min-db",
@@ -61,6 +69,7 @@ Examples:
 def command(
     model: Path,
     output: Path | None,
+    static: bool,
     size: tuple[int, int] | None,
     fixed: dict[str, str],
     images: Path | None,
@@ -71,7 +80,7 @@ def command(
     limit: int | None,
     style: str,
 ) -> None:
-    """Quantize any CNN in ONNX form to dynamic INT8; no data is needed.
+    """Quantize any CNN in ONNX form to INT8, dynamic or static; no data is needed.
 
     Says for every layer what it did and why, and writes the result only if it is close to MODEL in every output, smaller, and at least as
     fast on this machine. --data and --max-drop are for classifiers of this project.
@@ -83,7 +92,8 @@ def command(
         raise click.UsageError("--data and --limit need --max-drop: labelled images are for a budget of top-1")
     with needing("export"):
         from exporters.quantize import quantize_file
-    target = output or model.with_name(f"{model.stem.removesuffix('-fp32')}-int8{model.suffix}")
+    form = "int8-static" if static else "int8"
+    target = output or model.with_name(f"{model.stem.removesuffix('-fp32')}-{form}{model.suffix}")
     if target.resolve() == model.resolve():
         raise click.UsageError("--output is the model itself")
     with progress_bars() as track:
@@ -92,6 +102,7 @@ def command(
             target,
             size=size,
             fixed=fixed,
+            static=static,
             images=images,
             pixel_range=pixel_range,
             least_db=min_db,
@@ -99,6 +110,8 @@ def command(
             max_drop=max_drop,
             track=track,
         )
+    if static:
+        note(f"calibrated on {result.calibrated_on}" if images else "calibrated on generated images: give --images")
     if style == "json":
         print(json.dumps(_plain(asdict(result)), indent=1))
         return
@@ -138,7 +151,7 @@ def _show_layers(result: "QuantizedFile") -> None:
     for column in table.columns[4:7]:
         column.justify = "right"
     for layer in result.layers:
-        why = layer.reason or ("scaled down: would saturate without VNNI" if layer.saturation_safe else "")
+        why = layer.reason or ("scaled so that it cannot saturate" if layer.saturation_safe else "")
         table.add_row(
             escape(layer.weights_name.removesuffix(".weight") or layer.name),
             layer.operator,

@@ -21,7 +21,7 @@ _KERNEL: Final = "_kernel_time"
 
 def time_fp32_layers(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> dict[str, float]:
     """Milliseconds of each layer of an FP32 model, by the name of its result, with the activation that ONNX Runtime runs with it."""
-    times = _profile(model, feeds)
+    times = profile(model, feeds)
     found = {}
     for node in model.graph.node:
         if node.op_type not in LAYERS:
@@ -37,7 +37,7 @@ def time_fp32_layers(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) 
 
 def time_int8_layers(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> dict[str, float]:
     """Milliseconds of each quantized layer: its product, the stringing together of its windows, and its share of rounding what it reads."""
-    times = _profile(model, feeds)
+    times = profile(model, feeds)
     producers = {name: node for node in model.graph.node for name in node.output}
     products = {node.name.removesuffix(PRODUCT_SUFFIX): node for node in model.graph.node if node.name.endswith(PRODUCT_SUFFIX)}
     rounding = {name: producers[node.input[2]].name for name, node in products.items()}
@@ -61,7 +61,7 @@ def _first_part(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def _profile(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+def profile(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> dict[str, float]:
     """Milliseconds of each node that runs, the least of several runs."""
     with tempfile.TemporaryDirectory(prefix="edgeresnet-") as folder:
         session = open_session(model.SerializeToString(), profile=Path(folder) / "profile")

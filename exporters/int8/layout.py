@@ -177,6 +177,13 @@ class Layout:
             self._constants[key] = add_initializer(self._graph, array, self.unique(name))
         return self._constants[key]
 
+    def scalar(self, number: np.float32 | np.uint8, name: str) -> ir.Value:
+        """An initializer without dimensions, such as QuantizeLinear takes. Equal ones are shared."""
+        key = (str(number.dtype), (), number.tobytes())
+        if key not in self._constants:
+            self._constants[key] = add_initializer(self._graph, np.array(number), self.unique(name))
+        return self._constants[key]
+
     def emit(
         self, operator: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Attribute] | None = None, *, name: str
     ) -> ir.Value:

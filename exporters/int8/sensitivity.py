@@ -1,6 +1,6 @@
 """What each layer of a quantized model contributes to its error."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from edgeresnet.progress import Track, silent
 from exporters.int8.layout import Layout, with_shapes
 from exporters.int8.operators import name_of
-from exporters.int8.products import LAYERS, Product, compute_product, plan_product
-from exporters.int8.quantize import LayerChoice
-from exporters.int8.weights import ColumnQuantizer
+from exporters.int8.products import LAYERS
 from exporters.parts import Parts
 from exporters.probes import Probe
 from exporters.proof import Answers, compare_answers
 from exporters.sessions import open_session, run_session
+
+# Emits what a layer's INT8 form gives, in the shape of its result; the layer stays.
+LayerEmitter = Callable[[Layout, ir.Node], ir.Value]
 
 _NOISE, _POWER = "noise", "power"
 
@@ -30,29 +31,28 @@ class Sensitivity:
 
     Args:
         model: A checked FP32 model.
-        layers: As ``quantize_dynamic_int8`` reports them; those that are in INT8 are measured.
+        names: Of the layers that are measured.
+        emit: Their INT8 form.
         image_name: Of the model's input.
         probes: Images; one call of each kind is used.
         parts: Of which parts outputs are put together.
-        quantizer: Of the weights.
     """
 
     def __init__(
         self,
         model: onnx.ModelProto,
-        layers: Sequence[LayerChoice],
+        names: Sequence[str],
+        emit: LayerEmitter,
         image_name: str,
         probes: Sequence[Probe],
         parts: Mapping[str, Parts],
-        quantizer: ColumnQuantizer,
     ) -> None:
-        self._names = [layer.name for layer in layers if layer.quantized]
-        safe = {layer.name for layer in layers if layer.saturation_safe}
+        self._names = list(names)
         self._image_name, self._parts = image_name, parts
         self._probes = [Probe(name=probe.name, calls=probe.calls[:1]) for probe in probes]
         # Names of what is added begin so.
         self._prefix = _free_prefix(model)
-        self._session = open_session(_build(model, self._names, safe, quantizer, self._prefix).SerializeToString())
+        self._session = open_session(_build(model, self._names, emit, self._prefix).SerializeToString())
 
     def own_errors(self) -> dict[str, float]:
         """SQNR in dB of the result of each layer in INT8, for what it reads in FP32."""
@@ -87,7 +87,7 @@ def _free_prefix(model: onnx.ModelProto) -> str:
     return prefix
 
 
-def _build(model: onnx.ModelProto, names: Sequence[str], safe: set[str], quantizer: ColumnQuantizer, prefix: str) -> onnx.ModelProto:
+def _build(model: onnx.ModelProto, names: Sequence[str], emit: LayerEmitter, prefix: str) -> onnx.ModelProto:
     switched = ir.from_proto(with_shapes(model))
     graph = switched.graph
     layout = Layout(graph)
@@ -95,16 +95,10 @@ def _build(model: onnx.ModelProto, names: Sequence[str], safe: set[str], quantiz
     graph.inputs.append(switches)
     nodes = list(graph)
     for node, following in zip(nodes, [*nodes[1:], None], strict=True):
-        if node.op_type not in LAYERS or node.domain or name_of(node) not in names:
-            continue
-        plan = plan_product(node)
-        if isinstance(plan, Product):
+        if node.op_type in LAYERS and not node.domain and name_of(node) in names:
             layout.work_before(following)
-            name = name_of(node)
-            result = compute_product(layout, node, plan, saturation_safe=name in safe, quantizer=quantizer)
-            if plan.windows is not None:
-                result = layout.turn_back(result, layout.shape(node.outputs[0]), f"{name}/int8")
-            switch = layout.emit("Gather", [switches, layout.constant([names.index(name)])], name=name)
+            result = emit(layout, node)
+            switch = layout.emit("Gather", [switches, layout.constant([names.index(name_of(node))])], name=name_of(node))
             _switch(graph, layout, node.outputs[0], result, switch, prefix)
     return ir.to_proto(switched)
 

@@ -1,6 +1,6 @@
 """The static INT8 form: QuantizeLinear and DequantizeLinear around FP32 operators (QDQ), which runtimes fuse into integer ones."""
 
-from collections.abc import Container
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -10,24 +10,26 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from edgeresnet.errors import ExportError
-from exporters.int8.layout import add_initializer
+from exporters.int8.layout import Layout
 from exporters.int8.operators import constant_array, first_input, name_of
-from exporters.int8.weights import quantize_columns
-from exporters.static.ranges import Grid, calibrate
+from exporters.int8.quantize import QuantizedModel
+from exporters.int8.weights import ColumnQuantizer
+from exporters.static.parameters import round_parameters
+from exporters.static.plan import Plan, find_folded, make_plan
+from exporters.static.ranges import LEVELS, Calibration, Grid, batches
+from exporters.static.rewriting import rewrite
 
-# What belongs to a convolution or sum whose result it alone reads: on a grid that ends where it cuts off it needs no computation.
-ACTIVATIONS: Final = frozenset({"Relu", "Clip"})
+# What a HardSigmoid gives, from 0 to 1.
+SHARES: Final = Grid(np.float32(1 / LEVELS), np.uint8(0))
+
+# Of the name of a layer in integers.
+INTEGERS_SUFFIX: Final = "/integers"
 
 
 def quantize_static_int8(model: onnx.ModelProto, images: NDArray[Any]) -> onnx.ModelProto:
-    """Quantize the convolutions of a CNN and what lies between them, with ranges from calibration images.
+    """Quantize the layers behind the first ones of a classifier of this project, with ranges from calibration images.
 
-    Activations are uint8 with one scale, weights int8 with one scale per output channel; layers that read no quantized activation
-    (a stem on pixels, the head behind the pooling) stay in FP32. An image's result does not depend on its neighbours.
-
-    All weights are scaled so that they cannot saturate on x86 processors without VNNI (``quantize_columns``). For a CIFAR ResNet-18
-    that costs 0.1 to 0.3 dB of 35, because activations with fixed ranges are the larger error here; ONNX Runtime's own
-    static quantization, whose weights use all 8 bits, has 10 dB on such a processor.
+    Layers that read no result of another (a stem on pixels) stay in FP32.
 
     Args:
         model: A checked FP32 model with one input and an open batch, all tensors in it.
@@ -36,106 +38,165 @@ def quantize_static_int8(model: onnx.ModelProto, images: NDArray[Any]) -> onnx.M
     Raises:
         ExportError: If there is no convolution to quantize.
     """
-    quantized = ir.from_proto(onnx.shape_inference.infer_shapes(model))
-    values = _choose_values(quantized.graph)
-    convolutions = [node for node in quantized.graph if _reads_weights(node) and first_input(node) in values]
-    if not convolutions:
-        raise ExportError("nothing to quantize: no convolution reads the result of another layer")
-    grids = calibrate(model, [value.name or "" for value in values], images)
-    scales = {_insert_grid(quantized.graph, value, grids[value.name or ""]): grids[value.name or ""].scale for value in values}
-    for node in convolutions:
-        _quantize_parameters(quantized.graph, node, scales[first_input(node)])
+    rewritten = rewrite(model)
+    left = dict.fromkeys(_find_first_layers(rewritten), "reads the image: closer in FP32")
+    return quantize_with_ranges(rewritten, Calibration(rewritten, batches(images)), left=left).model
+
+
+def quantize_with_ranges(
+    model: onnx.ModelProto,
+    calibration: Calibration,
+    *,
+    left: Mapping[str, str] | None = None,
+    quantizer: ColumnQuantizer | None = None,
+) -> QuantizedModel:
+    """Quantize the convolutions and linear layers of a CNN and what lies between them.
+
+    Activations are uint8 with one scale, weights int8 with one scale per output channel. An image's result does not depend on its
+    neighbours. What ONNX Runtime has no integer operator for stays in FP32.
+
+    All weights that could saturate on x86 processors without VNNI are scaled so that they cannot. For a CIFAR ResNet-18 that costs 0.1
+    to 0.3 dB of 35, because activations with fixed ranges are the larger error here; ONNX Runtime's own static quantization, whose
+    weights use all 8 bits, has 10 dB on such a processor.
+
+    Args:
+        model: A checked FP32 model that ``rewrite`` made.
+        calibration: Of that model.
+        left: Names of layers that stay in FP32, each with the reason.
+        quantizer: Of the weights; one that is given remembers those of earlier calls.
+
+    Raises:
+        ExportError: If there is nothing to quantize.
+    """
+    quantized = ir.from_proto(model)
+    plan = make_plan(quantized.graph, left or {})
+    if not any(layer.quantized for layer in plan.layers):
+        reasons = "; ".join(sorted({layer.reason for layer in plan.layers})) or "the model has no convolution and no linear layer"
+        raise ExportError(f"nothing to quantize: {reasons}")
+    layers = list(plan.computing(quantized.graph))
+    grids = find_grids(plan, calibration)
+    writer = _Writer(quantized.graph, quantizer or ColumnQuantizer())
+    scales = {name_of(node): grids[first_input(node)].scale for node in layers}
+    for value in plan.owners:
+        writer.insert_grid(value, plan.owners[value], grids[value])
+    for node in layers:
+        writer.replace_parameters(node, scales[name_of(node)])
     common.RemoveUnusedNodesPass()(quantized)
+    quantized.graph.sort()
     result = ir.to_proto(quantized)
     onnx.checker.check_model(result, full_check=True)
-    return result
+    return QuantizedModel(result, plan.layers)
 
 
-def _choose_values(graph: ir.Graph) -> list[ir.Value]:
-    """What gets a grid: what convolutions read, and what is computed of that alone, so that the whole operator is one of integers.
+def find_grids(plan: Plan, calibration: Calibration) -> dict[ir.Value, Grid]:
+    """The grid of each value of a plan."""
+    measured = [owner.name or "" for owner in plan.owners.values() if not _is_share(owner)]
+    found = calibration.grids(measured)
+    return {value: SHARES if _is_share(owner) else found[owner.name or ""] for value, owner in plan.owners.items()}
 
-    Nothing in front of the first convolution does, and nothing that a grid would only make coarser.
-    """
+
+def _find_first_layers(model: onnx.ModelProto) -> list[str]:
+    """Names of the layers that read no result of another."""
     behind: set[ir.Value] = set()
-    chosen: dict[ir.Value, None] = {}
+    first = []
+    graph = ir.from_proto(model).graph
+    computing = {name_of(node) for node in make_plan(graph, {}).computing(graph)}
     for node in graph:
-        if _reads_weights(node) or any(value in behind for value in node.inputs if value is not None):
+        if any(value in behind for value in node.inputs if value is not None):
             behind.update(node.outputs)
-        value = node.outputs[0]
-        if value not in behind or value.dtype != ir.DataType.FLOAT or _belongs_to_activation(value):
-            continue
-        computing = first_input(node).producer() if _is_activation(node) and _belongs_to_activation(first_input(node)) else node
-        if _is_read_by_convolution(value) or (computing is not None and _computes_in_integers(computing, chosen)):
-            chosen[value] = None
-    return list(chosen)
+        elif name_of(node) in computing:
+            behind.update(node.outputs)
+            first.append(name_of(node))
+    return first
 
 
-def _computes_in_integers(node: ir.Node, chosen: Container[ir.Value]) -> bool:
-    if node.op_type == "Add":
-        return all(value in chosen for value in node.inputs)
-    return _reads_weights(node) and first_input(node) in chosen
+def _is_share(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and node.op_type == "HardSigmoid"
 
 
-def _reads_weights(node: ir.Node) -> bool:
-    return node.op_type == "Conv" and constant_array(node.inputs[1]) is not None
+class _Writer:
+    """Writes grids and integer constants into a graph."""
+
+    def __init__(self, graph: ir.Graph, quantizer: ColumnQuantizer) -> None:
+        self._layout, self._quantizer = Layout(graph), quantizer
+        self._layout.work_before(None)
+
+    def insert_grid(self, value: ir.Value, owner: ir.Value, grid: Grid) -> None:
+        """Let everybody read the value as its 8 bits hold it."""
+        node = value.producer()
+        if node is not None and node.op_type == "HardSigmoid" and _is_rounded(first_input(node)):
+            self._layout.replace(value, self._share(node, grid))
+            return
+        constants = [
+            self._layout.scalar(grid.scale, f"{owner.name}_scale"),
+            self._layout.scalar(grid.zero_point, f"{owner.name}_zero_point"),
+        ]
+        source = find_folded(value)
+        source = source if _cuts_off(value, grid) else value
+        integers = self._layout.emit("QuantizeLinear", [source, *constants], name=f"{value.name}_uint8")
+        self._put_in_place(value, integers, constants)
+
+    def _put_in_place(self, value: ir.Value, integers: ir.Value, constants: list[ir.Value]) -> None:
+        quantize = integers.producer()
+        source = first_input(quantize) if quantize is not None else value
+        rounded = self._layout.emit("DequantizeLinear", [integers, *constants], name=f"{value.name}_rounded")
+        rounded.shape, rounded.type = value.shape, value.type
+        self._layout.replace(value, rounded)
+        if quantize is not None:
+            quantize.replace_input_with(0, source)
+
+    def _share(self, node: ir.Node, grid: Grid) -> ir.Value:
+        """``clip(alpha * x + beta, 0, 1)`` as ``x + beta / alpha`` on a grid from 0 to ``1 / alpha``, whose codes are then read as shares.
+
+        So it is one integer sum. ONNX Runtime has no integer HardSigmoid.
+        """
+        name, alpha, beta = name_of(node), node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
+        zero, all_levels = self._layout.scalar(np.uint8(0), "nothing"), self._layout.scalar(np.uint8(LEVELS), "all_levels")
+        offset_scale = self._layout.scalar(np.float32(beta / alpha / LEVELS), f"{name}_offset_scale")
+        offset = self._layout.emit("DequantizeLinear", [all_levels, offset_scale, zero], name=f"{name}_offset")
+        moved = self._layout.emit("Add", [first_input(node), offset], name=f"{name}_moved")
+        scale = self._layout.scalar(np.float32(1 / alpha / LEVELS), f"{name}_moved_scale")
+        integers = self._layout.emit("QuantizeLinear", [moved, scale, zero], name=f"{name}_uint8")
+        share = self._layout.emit(
+            "DequantizeLinear", [integers, self._layout.scalar(grid.scale, f"{name}_scale"), zero], name=f"{name}_rounded"
+        )
+        share.shape, share.type = node.outputs[0].shape, node.outputs[0].type
+        return share
+
+    def replace_parameters(self, node: ir.Node, input_scale: np.float32) -> None:
+        """Weights in int8; the bias in int32 on the grid of the integer sums, so that it is added to them."""
+        node.name = self._layout.unique(f"{name_of(node)}{INTEGERS_SUFFIX}")
+        parameters = round_parameters(node, input_scale, self._quantizer)
+        if node.op_type == "Gemm":
+            for attribute in ("alpha", "beta", "transB"):
+                node.attributes.pop(attribute, None)
+        self._replace(node, 1, parameters.weights, parameters.scales, parameters.axis)
+        if parameters.bias is not None:
+            self._replace(node, 2, parameters.bias, parameters.bias_scales, 0)
+
+    def _replace(self, node: ir.Node, index: int, integers: NDArray[Any], scales: NDArray[np.float32], axis: int) -> None:
+        parameter = node.inputs[index] if len(node.inputs) > index else None
+        name = (parameter.name if parameter is not None else None) or f"{name_of(node)}_{index}"
+        constants = [
+            self._layout.constant(integers, f"{name}_{integers.dtype}"),
+            self._layout.constant(scales, f"{name}_scales"),
+            self._layout.constant(np.zeros(len(scales), integers.dtype), f"{name}_zero_points"),
+        ]
+        rounded = self._layout.emit("DequantizeLinear", constants, {"axis": axis}, name=f"{name}_rounded")
+        node.resize_inputs(max(len(node.inputs), index + 1))
+        node.replace_input_with(index, rounded)
 
 
-def _is_read_by_convolution(value: ir.Value) -> bool:
-    return any(use.idx == 0 and _reads_weights(use.node) for use in value.uses())
-
-
-def _is_activation(node: ir.Node) -> bool:
-    return node.op_type in ACTIVATIONS
-
-
-def _belongs_to_activation(value: ir.Value) -> bool:
-    """Whether runtimes compute the value and the activation that alone reads it as one."""
-    producer, readers = value.producer(), list(value.consumers())
-    return producer is not None and producer.op_type in ("Conv", "Add") and len(readers) == 1 and _is_activation(readers[0])
-
-
-def _insert_grid(graph: ir.Graph, value: ir.Value, grid: Grid) -> ir.Value:
-    """Let everybody read the value as its 8 bits hold it; returns that value."""
-    readers = list(value.uses())
-    scale = add_initializer(graph, np.array(grid.scale), f"{value.name}_scale")
-    zero_point = add_initializer(graph, np.array(grid.zero_point), f"{value.name}_zero_point")
-    quantize = ir.node("QuantizeLinear", [value, scale, zero_point])
-    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero_point])
-    quantize.outputs[0].name, dequantize.outputs[0].name = f"{value.name}_uint8", f"{value.name}_rounded"
+def _is_rounded(value: ir.Value) -> bool:
     producer = value.producer()
-    if producer is None:
-        raise ExportError(f"{value.name}: nothing computes it")
-    graph.insert_after(producer, [quantize, dequantize])
-    for reader in readers:
-        reader.node.replace_input_with(reader.idx, dequantize.outputs[0])
-    return dequantize.outputs[0]
+    return producer is not None and producer.op_type == "DequantizeLinear"
 
 
-def _quantize_parameters(graph: ir.Graph, node: ir.Node, input_scale: np.float32) -> None:
-    """Weights in int8; the bias in int32 on the grid of the integer sums, so that it is added to them."""
-    weights = constant_array(node.inputs[1])
-    if weights is None:
-        raise ExportError(f"{name_of(node)}: its weights are not constant")
-    outputs, inputs, down, across = weights.shape
-    matrix = np.ascontiguousarray(weights.transpose(2, 3, 1, 0)).reshape(-1, outputs)
-    columns = quantize_columns(matrix, positions=down * across, saturation_safe=True)
-    integers = np.ascontiguousarray(columns.values.reshape(down, across, inputs, outputs).transpose(3, 2, 0, 1))
-    _replace_parameter(graph, node, 1, integers, columns.scales)
-    bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
-    if bias is not None:
-        scales = (input_scale * columns.scales).astype(np.float32)
-        _replace_parameter(graph, node, 2, np.rint(bias / scales).astype(np.int32), scales)
-
-
-def _replace_parameter(graph: ir.Graph, node: ir.Node, index: int, integers: NDArray[Any], scales: NDArray[np.float32]) -> None:
-    parameter = node.inputs[index]
-    name = (parameter.name if parameter is not None else None) or f"{name_of(node)}_{index}"
-    constants = [
-        add_initializer(graph, integers, f"{name}_{integers.dtype}"),
-        add_initializer(graph, scales, f"{name}_scales"),
-        add_initializer(graph, np.zeros(len(scales), integers.dtype), f"{name}_zero_points"),
-    ]
-    dequantize = ir.node("DequantizeLinear", constants, {"axis": 0})
-    dequantize.outputs[0].name = f"{name}_rounded"
-    graph.insert_before(node, dequantize)
-    node.replace_input_with(index, dequantize.outputs[0])
+def _cuts_off(value: ir.Value, grid: Grid) -> bool:
+    """Whether the grid ends where a Clip does, so that it does the same; ONNX Runtime sees by itself that it makes a Relu needless."""
+    node = value.producer()
+    if node is None or node.op_type != "Clip" or find_folded(value) is value or grid.zero_point != 0:
+        return False
+    most = constant_array(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    return most is None or float(grid.scale) * LEVELS <= float(most.reshape(())) * (1 + 1e-6)

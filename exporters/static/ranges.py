@@ -57,6 +57,32 @@ def choose_grid(sample: NDArray[np.float32], low: float, high: float) -> Grid:
     return grids[int(np.argmin(errors))]
 
 
+class Calibration:
+    """Grids of a model's activations, found as they are asked for.
+
+    Args:
+        model: A checked FP32 model with one input.
+        calls: Values of that input.
+    """
+
+    def __init__(self, model: onnx.ModelProto, calls: Sequence[NDArray[Any]]) -> None:
+        self.model, self.calls = model, calls
+        self._found: dict[str, Grid] = {}
+
+    def grids(self, names: Sequence[str]) -> dict[str, Grid]:
+        """The grid of each named activation."""
+        missing = list(dict.fromkeys(name for name in names if name not in self._found))
+        if missing:
+            self._found |= _observe(self.model, missing, self.calls)
+        return {name: self._found[name] for name in names}
+
+
+def batches(images: NDArray[Any]) -> list[NDArray[Any]]:
+    """Images in calls of so many that all activations of one can be in memory at once."""
+    count = images_at_once(BATCH, images)
+    return [images[start : start + count] for start in range(0, len(images), count)]
+
+
 def calibrate(model: onnx.ModelProto, names: Sequence[str], images: NDArray[Any]) -> dict[str, Grid]:
     """Choose the grid of each named activation from what it is for some images.
 
@@ -65,16 +91,22 @@ def calibrate(model: onnx.ModelProto, names: Sequence[str], images: NDArray[Any]
         names: Activations.
         images: Values of the input, at least one.
     """
-    session = open_session(show_values(model, names, onnx.TensorProto.FLOAT))
+    return Calibration(model, batches(images)).grids(names)
+
+
+def _observe(model: onnx.ModelProto, names: Sequence[str], calls: Sequence[NDArray[Any]]) -> dict[str, Grid]:
+    image = model.graph.input[0].name
+    inputs = [name for name in names if name == image]
+    computed = [name for name in names if name != image]
+    session = open_session(show_values(model, computed, onnx.TensorProto.FLOAT))
     generator = np.random.default_rng(0)
     samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     low, high = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
-    # All activations of a batch are in memory at once.
-    count = images_at_once(BATCH, images)
-    for start in range(0, len(images), count):
-        results = session.run(list(names), {session.get_inputs()[0].name: images[start : start + count]})
-        for name, activation in zip(names, results, strict=True):
+    for call in calls:
+        results = session.run(computed, {image: call}) if computed else []
+        for name, activation in zip([*computed, *inputs], [*results, *[call for _ in inputs]], strict=True):
             values = activation.reshape(-1)
-            samples[name].append(values[generator.integers(0, values.size, SAMPLE * count // BATCH)])
+            count = max(1, SAMPLE * len(call) // BATCH)
+            samples[name].append(values[generator.integers(0, values.size, count)])
             low[name], high[name] = min(low[name], float(values.min())), max(high[name], float(values.max()))
     return {name: choose_grid(np.concatenate(samples[name]), low[name], high[name]) for name in names}

@@ -312,9 +312,22 @@ TESTED = {
         *("--precision", "--output", "--data", "--limit", "--amx", "--max-drop", "--min-db", "--network", "--weights", "--labels"),
         *("--preset", "--size", "--mean", "--std", "--fit", "--resize", "--filter"),
     },
-    # Its other options in tests/exporters/test_quantize_kinds.py and tests/edgeresnet/cli/test_quantize.py.
+    # Its other options in tests/exporters/test_quantize_kinds.py, tests/exporters/static/test_forms.py and
+    # tests/edgeresnet/cli/test_quantize.py.
     "quantize": {
-        *("--output", "--min-db", "--max-drop", "--data", "--limit", "--images", "--size", "--input", "--pixel-range", "--format"),
+        *(
+            "--static",
+            "--output",
+            "--min-db",
+            "--max-drop",
+            "--data",
+            "--limit",
+            "--images",
+            "--size",
+            "--input",
+            "--pixel-range",
+            "--format",
+        ),
     },
     "bench": {
         *TARGET_OPTIONS,

@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from edgeresnet.session import Session
+
 
 def test_sizes_and_inputs_are_read_from_the_command_line(run_cli, tmp_path):
     model = tmp_path / "junk.onnx"
@@ -34,3 +36,20 @@ def test_a_budget_of_top_1_is_kept(run_cli, exports, labelled_folder, tmp_path):
     quantized = json.loads(run_cli("eval", tmp_path / "net-int8.onnx", "--data", labelled_folder, "--no-original", "--format", "json").out)
     assert quantized["top1"] == pytest.approx(report["accuracy"]["top1"])
     assert quantized["top1"] >= original["top1"]
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_static_form_says_what_it_was_calibrated_on(run_cli, exports, labelled_folder, tmp_path, given):
+    source = tmp_path / "net-fp32.onnx"
+    source.write_bytes(exports["fp32"].path.read_bytes())
+    images = ("--images", labelled_folder) if given else ()
+    result = run_cli("quantize", source, "--static", *images, "--format", "json")
+    assert result.status == 0, result.err
+    report = json.loads(result.out)
+    assert report["path"] == str(tmp_path / "net-int8-static.onnx")
+    if given:
+        assert report["calibrated_on"].endswith(f"images of {labelled_folder}")
+        assert f"calibrated on {report['calibrated_on']}" in result.err
+    else:
+        assert "calibrated on generated images: give --images" in result.err
+    assert Session(tmp_path / "net-int8-static.onnx").spec.precision == "int8-static"

@@ -1,0 +1,79 @@
+"""The static INT8 form, as the search for the largest set of layers wants it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from exporters.int8.layertimes import profile
+from exporters.int8.layout import Layout
+from exporters.int8.operators import first_input, name_of
+from exporters.int8.quantize import LayerChoice, QuantizedModel
+from exporters.int8.sensitivity import LayerEmitter
+from exporters.int8.weights import ColumnQuantizer
+from exporters.static.parameters import round_parameters
+from exporters.static.plan import make_plan
+from exporters.static.quantize import INTEGERS_SUFFIX, find_grids, quantize_with_ranges
+from exporters.static.ranges import Calibration, Grid
+from exporters.static.rewriting import rewrite
+
+# What ONNX Runtime appends to the name of an operator whose layout it changes.
+_MOVED: Final = re.compile(r"_token_\d+$")
+
+
+class StaticForm:
+    """Activations have ranges that calibration images decide.
+
+    Args:
+        model: A checked FP32 model.
+        calls: Calibration images, as values of its input.
+        left: Layers that stay in FP32 in any case, each with the reason.
+
+    Raises:
+        ExportError: If nothing of it can be quantized.
+    """
+
+    precision: Final = "int8-static"
+
+    def __init__(self, model: onnx.ModelProto, calls: Sequence[NDArray[Any]], left: Mapping[str, str]) -> None:
+        self.model, self._quantizer = rewrite(model), ColumnQuantizer()
+        self._calibration = Calibration(self.model, calls)
+        self.quantize(left)
+
+    def quantize(self, left: Mapping[str, str]) -> QuantizedModel:
+        """All layers but those named in INT8."""
+        return quantize_with_ranges(self.model, self._calibration, left=left, quantizer=self._quantizer)
+
+    def emitter(self, layers: Sequence[LayerChoice]) -> LayerEmitter:
+        """Puts beside one of these layers what it gives for 8 bits, with weights of 8 bits; its result is not rounded."""
+        graph = ir.from_proto(self.model).graph
+        plan = make_plan(graph, {layer.name: layer.reason for layer in layers if not layer.quantized})
+        grids = find_grids(plan, self._calibration)
+        inputs = {name_of(node): grids[first_input(node)] for node in plan.computing(graph)}
+        return lambda layout, node: _emit(layout, node, inputs[name_of(node)], self._quantizer)
+
+    def time_layers(self, quantized: QuantizedModel, feeds: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+        """Milliseconds of each layer in INT8, with the activation that is part of it."""
+        times: dict[str, float] = {}
+        for event, taken in profile(quantized.model, feeds).items():
+            name = _MOVED.sub("", event)
+            if name.endswith(INTEGERS_SUFFIX):
+                times[name.removesuffix(INTEGERS_SUFFIX)] = taken
+        return times
+
+
+def _emit(layout: Layout, node: ir.Node, grid: Grid, quantizer: ColumnQuantizer) -> ir.Value:
+    parameters, name = round_parameters(node, grid.scale, quantizer), name_of(node)
+    constants = [layout.scalar(grid.scale, f"{name}/scale"), layout.scalar(grid.zero_point, f"{name}/zero_point")]
+    integers = layout.emit("QuantizeLinear", [first_input(node), *constants], name=f"{name}/uint8")
+    inputs = [layout.emit("DequantizeLinear", [integers, *constants], name=f"{name}/read")]
+    scales = parameters.scales.reshape([-1 if axis == parameters.axis else 1 for axis in range(parameters.weights.ndim)])
+    inputs.append(layout.constant(parameters.weights * scales, f"{name}/weights"))
+    if parameters.bias is not None:
+        inputs.append(layout.constant((parameters.bias * parameters.bias_scales).astype(np.float32), f"{name}/bias"))
+    attributes: Mapping[str, Any] = {} if node.op_type == "Gemm" else node.attributes
+    return layout.emit(node.op_type, inputs, attributes, name=f"{name}/int8")

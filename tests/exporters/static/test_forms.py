@@ -1,0 +1,267 @@
+"""`quantize --static` on small graphs: which operators are left, what they answer, and what is refused."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeresnet.errors import ExportError
+from edgeresnet.race import RaceResult
+from edgeresnet.session import Session
+from exporters import quantize
+from exporters.quantize import quantize_file
+
+FLOAT = TensorProto.FLOAT
+
+
+def operators(path, folder):
+    """What ONNX Runtime makes of a file on any CPU."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+
+
+@pytest.fixture
+def quantized(tmp_path, graphs, monkeypatch):
+    """Quantizes a model, compares both files on other images, and tells the operators that ONNX Runtime runs; the race is not run."""
+    monkeypatch.setattr(quantize, "race", lambda *calls, **_: RaceResult(first_ms=2, second_ms=1, speedup=2, lower=2, upper=2))
+    monkeypatch.setattr(quantize, "PAYING_SHARES", ())
+
+    def run(network, *, tolerance=0.05, images=None, **options):
+        source, target = tmp_path / "network.onnx", tmp_path / "static.onnx"
+        onnx.save(network, source)
+        result = quantize_file(source, target, static=True, pixel_range="normalized", images=images, **options)
+        x = graphs.pictures(1, 3, 24, 24)
+        expected, found = graphs.run(source.read_bytes(), x=x), graphs.run(target.read_bytes(), x=x)
+        assert list(expected) == list(found)
+        for name in expected:
+            assert expected[name].shape == found[name].shape
+            assert np.linalg.norm(expected[name] - found[name]) <= tolerance * np.linalg.norm(expected[name])
+        return result, operators(target, tmp_path)
+
+    return run
+
+
+def behind_trunk(graphs, nodes, tensors=(), channels=32):
+    """A network that goes on from the features, (N, 32, 24, 24), to ``tail``, which a last convolution reads."""
+    last = [graphs.weights("last", 32, channels, 3, 3)]
+    network = [*graphs.trunk(), *nodes, graphs.conv("tail", "last", "final"), *graphs.pool("final", "y")]
+    return graphs.model(network, [*graphs.TRUNK, *last, *tensors])
+
+
+def node(operator, inputs, output="tail", **attributes):
+    return helper.make_node(operator, inputs, [output], **attributes)
+
+
+def integers(name, *values):
+    return numpy_helper.from_array(np.array(values, np.int64), name)
+
+
+KINDS = {
+    "depthwise": ([node("Conv", ["features", "deep"], group=32, pads=[1] * 4)], {"QLinearConv": 5}, 32),
+    "grouped": ([node("Conv", ["features", "grouped"], group=4, pads=[1] * 4)], {"QLinearConv": 5}, 32),
+    "multiplied": ([node("Conv", ["features", "multiplied"], group=32, pads=[1] * 4)], {"QLinearConv": 5}, 64),
+    "relu6": (
+        [node("Conv", ["features", "w1"], "wide", pads=[1] * 4), node("Clip", ["wide", "zero", "six"])],
+        {"QLinearConv": 5, "Clip": 0},
+        32,
+    ),
+    "clip elsewhere": (
+        [node("Conv", ["features", "w1"], "wide", pads=[1] * 4), node("Clip", ["wide", "minus", "six"])],
+        {"QLinearConv": 5, "Clip": 1},
+        32,
+    ),
+    "residual": ([node("Conv", ["features", "w1"], "b", pads=[1] * 4), node("Add", ["features", "b"])], {"QLinearAdd": 1}, 32),
+    "concat": ([node("Conv", ["features", "w1"], "b", pads=[1] * 4), node("Concat", ["features", "b"], axis=1)], {"QLinearConcat": 1}, 64),
+    "maximum": ([node("MaxPool", ["features"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)], {"MaxPool": 1}, 32),
+    "average": ([node("AveragePool", ["features"], kernel_shape=[2, 2], strides=[2, 2])], {"QLinearAveragePool": 1}, 32),
+    "nearest": ([node("Resize", ["features", "", "twice"], mode="nearest")], {"Resize": 1}, 32),
+    "silu": ([node("Sigmoid", ["features"], "gate"), node("Mul", ["features", "gate"])], {"QLinearSigmoid": 1, "QLinearMul": 1}, 32),
+    "hard swish": ([node("HardSwish", ["features_sum"])], {"QLinearAdd": 1, "QLinearMul": 1, "HardSwish": 0, "HardSigmoid": 0}, 32),
+    "hard sigmoid": ([node("HardSigmoid", ["features_sum"], alpha=0.2, beta=0.4)], {"QLinearAdd": 1, "HardSigmoid": 0}, 32),
+    "leaky": ([node("LeakyRelu", ["features_sum"], alpha=0.1)], {"QLinearLeakyRelu": 1}, 32),
+    "squeeze and excite": (
+        [
+            node("ReduceMean", ["features", "sides"], "squeezed", keepdims=1),
+            node("Conv", ["squeezed", "fewer"], "few"),
+            node("Relu", ["few"], "some"),
+            node("Conv", ["some", "more"], "many"),
+            node("HardSigmoid", ["many"], "gate"),
+            node("Mul", ["features", "gate"]),
+        ],
+        {"QLinearGlobalAveragePool": 1, "QLinearConv": 6, "QLinearMul": 1, "HardSigmoid": 0},
+        32,
+    ),
+    "shuffle": (
+        [
+            node("Reshape", ["features", "apart"], "parts"),
+            node("Transpose", ["parts"], "turned", perm=[0, 2, 1, 3, 4]),
+            node("Reshape", ["turned", "together"]),
+        ],
+        {"QLinearConv": 4, "Transpose": 1},
+        32,
+    ),
+    "halves": (
+        [
+            helper.make_node("Split", ["features", "sizes"], ["a", "b"], axis=1),
+            node("Conv", ["b", "half"], "c", pads=[1] * 4),
+            node("Concat", ["a", "c"], axis=1),
+        ],
+        {"QLinearConv": 5, "QLinearConcat": 1, "Split": 1},
+        32,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_lies_between_layers_stays_in_8_bits(quantized, graphs, kind):
+    """One QuantizeLinear at the image and one DequantizeLinear at the pooling: nothing in between is converted, if it need not be."""
+    nodes, expected, channels = KINDS[kind]
+    names = {name for part in nodes for name in part.input}
+    tensors = [
+        graphs.weights("deep", 32, 1, 3, 3),
+        graphs.weights("grouped", 32, 8, 3, 3),
+        graphs.weights("multiplied", 64, 1, 3, 3),
+        graphs.weights("half", 16, 16, 3, 3),
+        graphs.weights("fewer", 8, 32, 1, 1),
+        graphs.weights("more", 32, 8, 1, 1),
+        graphs.tensor("twice", [1, 1, 2, 2]),
+        *(graphs.tensor(name, value) for name, value in (("zero", 0.0), ("six", 0.5), ("minus", -0.2))),
+        *(integers("sides", 2, 3), integers("apart", 0, 4, 8, 24, 24), integers("together", 0, 32, 24, 24), integers("sizes", 16, 16)),
+    ]
+    used = [tensor for tensor in tensors if tensor.name in names]
+    result, found = quantized(behind_trunk(graphs, nodes, used, channels))
+    assert all(layer.quantized for layer in result.layers)
+    assert {name: found[name] for name in expected} == expected
+    converted = kind == "clip elsewhere"
+    assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (1 + converted, 1 + converted)
+    assert not {"Conv", "FusedConv", "Mul", "Add", "Sigmoid"} & set(found)
+
+
+@pytest.mark.parametrize(("operator", "turned"), [("Gemm", 0), ("Gemm", 1), ("MatMul", 0)])
+def test_a_linear_layer_that_pays_is_one_integer_product(quantized, graphs, operator, turned):
+    attributes = {"transB": turned, "alpha": 0.5} if operator == "Gemm" else {}
+    inputs = ["flat", "matrix", *(["shift"] if operator == "Gemm" else [])]
+    nodes = [*graphs.trunk(), *graphs.pool("features", "flat"), node(operator, inputs, "y", **attributes)]
+    shape = (600, 32) if turned else (32, 600)
+    tensors = [*graphs.TRUNK, graphs.weights("matrix", *shape), *([graphs.weights("shift", 600)] if operator == "Gemm" else [])]
+    result, found = quantized(graphs.model(nodes, tensors, outputs={"y": (FLOAT, ["N", 600])}), least_db=10)
+    assert [layer.reason for layer in result.layers] == [""] * 4
+    assert found["QGemm"] + found["MatMulIntegerToFloat"] == 1
+    assert (found["DequantizeLinear"], found["QLinearGlobalAveragePool"]) == (0, 1)
+
+
+def test_depthwise_weights_keep_all_8_bits_and_no_others_can_saturate(quantized, graphs, tmp_path):
+    """ONNX Runtime adds the nine products of a depthwise window in 32 bits, on every processor."""
+    nodes, _, channels = KINDS["depthwise"]
+    result, _ = quantized(behind_trunk(graphs, nodes, [graphs.weights("deep", 32, 1, 3, 3)], channels))
+    assert [layer.saturation_safe for layer in result.layers] == [True, True, True, False, True]
+    stored = {t.name: numpy_helper.to_array(t).astype(int) for t in onnx.load(tmp_path / "static.onnx").graph.initializer}
+    assert (np.abs(stored["deep_int8"]).reshape(32, -1).max(axis=1) == 127).all()
+    for name in ("w1_int8", "w2_int8", "last_int8"):
+        even, odd = stored[name][:, 0::2], stored[name][:, 1::2]
+        assert 255 * max((np.maximum(sign * even, 0) + np.maximum(sign * odd, 0)).max() for sign in (1, -1)) < 2**15
+
+
+def test_a_bias_beside_weights_that_are_as_good_as_zero_fits(quantized, graphs):
+    """A channel that training silenced, with what its BatchNorm adds: on the grid of its weights the bias is 1e12 steps."""
+    dead = numpy_helper.to_array(graphs.weights("dead", 32, 32, 3, 3)).copy()
+    dead[5] = 1e-15
+    bias = np.full(32, 0.5)
+    nodes = [node("Conv", ["features", "dead", "bias"], pads=[1] * 4)]
+    quantized(behind_trunk(graphs, nodes, [graphs.tensor("dead", dead), graphs.tensor("bias", bias)]))
+
+
+def test_an_output_in_the_middle_keeps_its_name(quantized, graphs):
+    nodes = [*graphs.trunk(), graphs.conv("features", "last", "tail"), *graphs.pool("tail", "y")]
+    outputs = {"features": (FLOAT, ["N", 32, 24, 24]), "y": (FLOAT, ["N", 32])}
+    result, found = quantized(graphs.model(nodes, [*graphs.TRUNK, graphs.weights("last", 32, 32, 3, 3)], outputs=outputs), least_db=10)
+    assert {output.output for output in result.proof.outputs} == {"features", "y"}
+    assert [layer.reason for layer in result.layers] == [""] * 4
+    assert found["QLinearConv"] == 4
+
+
+def test_the_layers_that_spoil_an_output_stay_in_fp32(quantized, graphs):
+    """One channel of the first head is 3,000 times as large as the others, which the second head reads alone."""
+    uneven = numpy_helper.to_array(graphs.weights("uneven", 32, 32, 3, 3)).copy()
+    uneven[0] *= 3000
+    reader = numpy_helper.to_array(graphs.weights("reader", 32, 32, 3, 3)).copy()
+    reader[:, 0] = 0
+    nodes = [*graphs.trunk(), *graphs.pool("features", "y")]
+    nodes += [graphs.conv("features", "uneven", "hidden"), graphs.conv("hidden", "reader", "map"), *graphs.pool("map", "mask")]
+    outputs = {name: (FLOAT, ["N", 32]) for name in ("y", "mask")}
+    tensors = [*graphs.TRUNK, graphs.tensor("uneven", uneven), graphs.tensor("reader", reader)]
+    result, found = quantized(graphs.model(nodes, tensors, outputs=outputs), least_db=20)
+    reasons = {layer.name: layer.reason for layer in result.layers if not layer.quantized}
+    assert reasons["map"].startswith("costs too much: ")
+    assert result.proof.sqnr_db >= 20
+    assert 0 < found["QLinearConv"] < 5
+    assert all(layer.sqnr_db > 20 for layer in result.layers if layer.quantized)
+
+
+def test_reasons_are_true(quantized, graphs):
+    nodes = [
+        *graphs.trunk(),
+        node("ConvTranspose", ["features", "up"], "large", strides=[2, 2]),
+        node("GlobalAveragePool", ["features"], "scale"),
+        node("Mul", ["w1", "one"], "computed"),
+        node("MatMul", ["features", "turned"], "products"),
+        node("Transpose", ["features"], "turned", perm=[0, 1, 3, 2]),
+        *graphs.pool("large", "y"),
+    ]
+    nodes[-4], nodes[-3] = nodes[-3], nodes[-4]
+    nodes = [part for part in nodes if part.output[0] not in ("scale", "computed")]
+    outputs = {"y": (FLOAT, ["N", 32]), "products": (FLOAT, ["N", 32, 24, 24])}
+    result, _ = quantized(graphs.model(nodes, [*graphs.TRUNK, graphs.weights("up", 32, 32, 2, 2)], outputs=outputs), tolerance=0.08)
+    reasons = {layer.name: layer.reason for layer in result.layers}
+    assert reasons["large"] == "transposed: ONNX Runtime has no integer operator for it"
+    assert reasons["products"] == "both factors are computed as the model runs"
+
+
+def test_what_floats_mean_must_be_said(tmp_path, graphs):
+    source = tmp_path / "network.onnx"
+    onnx.save(graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], graphs.TRUNK), source)
+    with pytest.raises(ExportError, match=r"the static form fixes ranges for one meaning of floats.*fix: --pixel-range normalized, 1, 255"):
+        quantize_file(source, tmp_path / "static.onnx", static=True)
+    onnx.save(graphs.model([node("Relu", ["x"], "y")], [], outputs={"y": (FLOAT, ["N", 3, 24, 24])}), source)
+    with pytest.raises(ExportError, match=r"network.onnx: nothing to quantize: .*"):
+        quantize_file(source, tmp_path / "static.onnx", static=True, pixel_range="1")
+    assert [path.name for path in tmp_path.iterdir()] == ["network.onnx"]
+
+
+def test_images_that_decide_ranges_are_not_those_that_prove_them(quantized, graphs, image_folder, monkeypatch):
+    network = graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], graphs.TRUNK)
+    seen = []
+    monkeypatch.setattr(
+        quantize, "StaticForm", lambda model, calls, left, form=quantize.StaticForm: seen.append(calls) or form(model, calls, left)
+    )
+    proven = []
+    search = quantize.Search
+    monkeypatch.setattr(
+        quantize, "Search", lambda prepared, make, probes, *more: proven.append(probes) or search(prepared, make, probes, *more)
+    )
+    for folder in (None, image_folder / "train"):
+        result, _ = quantized(network, images=folder)
+        calibrating = {call.tobytes() for call in seen[-1] if len(call) == 1}
+        proving = {call.tobytes() for probe in proven[-1] for call in probe.calls if len(call) == 1}
+        assert len(calibrating) >= 10
+        assert not calibrating & proving
+        assert result.calibrated_on.startswith("generated shapes (normalized); " if folder is None else f"{len(calibrating)} images of ")
+
+
+def test_a_model_of_this_project_says_that_it_is_static(exports, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantize, "race", lambda *calls, **_: RaceResult(first_ms=2, second_ms=1, speedup=2, lower=2, upper=2))
+    monkeypatch.setattr(quantize, "PAYING_SHARES", ())
+    result = quantize_file(exports["fp32"].path, tmp_path / "again.onnx", static=True)
+    spec = Session(result.path).spec
+    assert (spec.precision, spec.checkpoint_sha256) == ("int8-static", exports["fp32"].spec.checkpoint_sha256)
+    assert operators(result.path, tmp_path)["QLinearConv"] == 20
+    assert all(layer.int8_ms > 0 for layer in result.layers if layer.quantized)
+    with pytest.raises(ExportError, match="quantized already"):
+        quantize_file(result.path, tmp_path / "twice.onnx", static=True)
