@@ -209,9 +209,9 @@ def _resize(layout: Layout, node: ir.Node) -> bool:
     if plan is None:
         return False
     settings: dict[str, Attribute] = {"mode": plan.mode, **plan.settings}
-    if not layout.has_rows(value):
-        if "axes" not in node.attributes:
-            return False
+    if not layout.has_rows(value) and "axes" not in node.attributes:
+        return False
+    if not layout.has_rows(value) and plan.mode == "linear":
         # ONNX Runtime 1.32 cannot load a Resize that names its axes before a Transpose, such as makes rows of what it gives.
         scales = layout.constant(np.concatenate([np.ones(2, np.float32), plan.scales]))
         resized = layout.emit("Resize", [value, None, scales], settings, name=name_of(node))

@@ -50,6 +50,8 @@ class Resizing:
         old, new = (np.array([shape.height, shape.width], np.float32) for shape in (before, after))
         if scales is None and sizes is not None:
             scales = new / old  # as ONNX Runtime computes them
+            if mode == "linear":  # onnx multiplies in float64, where the product may be a little less than the size
+                scales = np.where(np.floor(old.astype(float) * scales) < new, np.nextafter(scales, np.float32(np.inf)), scales)
         if scales is None or (np.floor(old * scales) != new).any():
             return None
         settings = {_COORDINATES: coordinates}
