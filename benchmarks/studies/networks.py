@@ -1,4 +1,4 @@
-"""`edgeresnet quantize` on other networks: torchvision's, with random weights, one thread, beside ONNX Runtime's own dynamic form.
+"""`edgeresnet quantize` on other networks: torchvision's, with random weights, one thread, beside ONNX Runtime's own forms.
 
 ``python -m benchmarks.studies.networks --network resnet50``
 """
@@ -8,86 +8,157 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 import click
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from benchmarks.environment import describe_environment
 from edgeresnet.evaluation import Logits, compare_logits, synthetic_images
 from edgeresnet.providers import load_onnxruntime, session_options
+from edgeresnet.timing import time_calls
 
 SIZE: Final = 224
 IMAGES: Final = 8
-# Each times both forms in turns for three seconds: too little on a machine that is not quiet.
-ROUNDS: Final = 5
+# For the ranges of the static forms, and for the proof; none of them is among the images that the answers are compared on.
+FOLDER_IMAGES: Final = 96
+FOLDER_SEED: Final = 1
+# All forms in turns, for so long each: what else the machine does meets all alike.
+ROUNDS: Final = 9
+BURST_SECONDS: Final = 0.4
 NETWORKS: Final = ("resnet34", "resnet50", "densenet121", "googlenet", "regnet_y_400mf", "mobilenet_v2", "squeezenet1_1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkResult:
-    """One network.
+    """One network. Of a form that `edgeresnet quantize` refuses, all is None.
 
     Attributes:
         network: torchvision's name.
-        fp32_ms: Time of a call with one image: the median of ``ROUNDS`` medians of the command's.
-        int8_ms: Of the quantized model, timed in turns with it.
-        speedup: The first over the second.
-        int8_db: SQNR of the quantized model's outputs against FP32.
-        stock_db: Of ONNX Runtime's own dynamic quantization.
-        size_mb: Of the quantized model.
-        layers_in_int8: How many of its layers with weights.
-        layers: Number of those.
+        layers: Number of its layers with weights.
+        fp32_ms: Time of a call with one image: the median of ``ROUNDS`` medians, all forms in turns.
+        int8_ms: Of the dynamic form.
+        speedup: Median over the rounds of the first over the second.
+        int8_db: SQNR of the dynamic form's outputs against FP32.
+        size_mb: Of the dynamic form.
+        layers_in_int8: How many of the layers.
+        static_ms: Of the static form.
+        static_speedup: As for the dynamic one.
+        static_db: Likewise.
+        static_mb: Likewise.
+        static_layers_in_int8: Likewise.
+        stock_ms: Of ONNX Runtime's own dynamic quantization.
+        stock_speedup: Likewise.
+        stock_db: Likewise.
+        stock_static_ms: Of its own static quantization, with the same images.
+        stock_static_speedup: Likewise.
+        stock_static_db: Likewise.
     """
 
     network: str
-    fp32_ms: float
-    int8_ms: float
-    speedup: float
-    int8_db: float
-    stock_db: float
-    size_mb: float
-    layers_in_int8: int
     layers: int
+    fp32_ms: float
+    int8_ms: float | None
+    speedup: float | None
+    int8_db: float | None
+    size_mb: float | None
+    layers_in_int8: int | None
+    static_ms: float | None
+    static_speedup: float | None
+    static_db: float | None
+    static_mb: float | None
+    static_layers_in_int8: int | None
+    stock_ms: float
+    stock_speedup: float
+    stock_db: float
+    stock_static_ms: float
+    stock_static_speedup: float
+    stock_static_db: float
 
 
 def measure_network(name: str) -> NetworkResult:
-    """Build, export and quantize a network, and hold both quantized forms against it.
-
-    Raises:
-        click.ClickException: If `edgeresnet quantize` refuses it.
-    """
-    pixels = synthetic_images(SIZE, IMAGES).transpose(0, 3, 1, 2)
-    images = ((pixels / 255 - 0.45) / 0.225).astype(np.float32)
+    """Build, export and quantize a network, and hold all quantized forms against it."""
+    images = _normalize(synthetic_images(SIZE, IMAGES))
+    seen = synthetic_images(SIZE, FOLDER_IMAGES, seed=FOLDER_SEED)
     with TemporaryDirectory(prefix="edgeresnet-") as folder:
-        fp32, int8, stock = (Path(folder) / f"{name}-{form}.onnx" for form in ("fp32", "int8", "stock"))
-        _export(name, images, fp32)
-        _quantize_stock(fp32, stock)
-        command = [sys.executable, "-m", "edgeresnet", "quantize", str(fp32), "--output", str(int8), "--min-db", "0", "--format", "json"]
-        reports = []
-        for _ in range(ROUNDS):
-            quantized = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own command
-            if quantized.returncode:
-                raise click.ClickException(f"{name}: {quantized.stderr.strip()}")
-            reports.append(json.loads(quantized.stdout))
-        fp32_ms, int8_ms = (statistics.median(report[key] for report in reports) for key in ("fp32_ms", "int8_ms"))
-        layers = reports[0]["layers"]
-        expected = _run(fp32, images)
-        return NetworkResult(
-            network=name,
-            fp32_ms=fp32_ms,
-            int8_ms=int8_ms,
-            speedup=fp32_ms / int8_ms,
-            int8_db=compare_logits(expected, _run(int8, images)).sqnr_db,
-            stock_db=compare_logits(expected, _run(stock, images)).sqnr_db,
-            size_mb=int8.stat().st_size / 1e6,
-            layers_in_int8=sum(not layer["reason"] for layer in layers),
-            layers=len(layers),
-        )
+        forms = {form: Path(folder) / f"{name}-{form}.onnx" for form in ("fp32", "int8", "static", "stock", "stock_static")}
+        _export(name, images, forms["fp32"])
+        _quantize_stock(forms["fp32"], forms["stock"])
+        _quantize_stock_static(forms["fp32"], forms["stock_static"], _normalize(seen))
+        pictures = Path(folder) / "images"
+        pictures.mkdir()
+        for number, pixels in enumerate(seen):
+            Image.fromarray(pixels).save(pictures / f"{number:02}.png")
+        reports = {
+            "int8": _quantize(forms["fp32"], forms["int8"]),
+            "static": _quantize(forms["fp32"], forms["static"], "--static", "--images", str(pictures)),
+        }
+        made = {form: path for form, path in forms.items() if path.exists()}
+        times = _time_in_turns(made, images[:1])
+        expected = _run(forms["fp32"], images)
+        found = {form: compare_logits(expected, _run(path, images)).sqnr_db for form, path in made.items()}
+        speedups = {form: statistics.median(a / b for a, b in zip(times["fp32"], times[form], strict=True)) for form in made}
+        sizes = {form: path.stat().st_size / 1e6 for form, path in made.items()}
+    medians = {form: statistics.median(values) for form, values in times.items()}
+    counts = {form: sum(not layer["reason"] for layer in layers) for form, layers in reports.items() if layers is not None}
+    return NetworkResult(
+        network=name,
+        layers=max(len(layers or []) for layers in reports.values()),
+        fp32_ms=medians["fp32"],
+        int8_ms=medians.get("int8"),
+        speedup=speedups.get("int8"),
+        int8_db=found.get("int8"),
+        size_mb=sizes.get("int8"),
+        layers_in_int8=counts.get("int8"),
+        static_ms=medians.get("static"),
+        static_speedup=speedups.get("static"),
+        static_db=found.get("static"),
+        static_mb=sizes.get("static"),
+        static_layers_in_int8=counts.get("static"),
+        stock_ms=medians["stock"],
+        stock_speedup=speedups["stock"],
+        stock_db=found["stock"],
+        stock_static_ms=medians["stock_static"],
+        stock_static_speedup=speedups["stock_static"],
+        stock_static_db=found["stock_static"],
+    )
+
+
+def _normalize(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return ((pixels.transpose(0, 3, 1, 2) / 255 - 0.45) / 0.225).astype(np.float32)
+
+
+def _quantize(source: Path, target: Path, *options: str) -> list[dict[str, Any]] | None:
+    """What became of each layer; None, and a line on stderr, if `edgeresnet quantize` refuses the network."""
+    command = [sys.executable, "-m", "edgeresnet", "quantize", str(source), "--output", str(target), "--format", "json"]
+    # Of random weights some units are noise in every form: what is measured is the form, not the budget.
+    command += ["--min-db", "-1000", "--pixel-range", "normalized", *options]
+    quantized = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own command
+    if quantized.returncode:
+        click.echo(quantized.stderr.strip(), err=True)
+        return None
+    layers: list[dict[str, Any]] = json.loads(quantized.stdout)["layers"]
+    return layers
+
+
+def _time_in_turns(models: Mapping[str, Path], image: NDArray[np.float32]) -> dict[str, list[float]]:
+    """Median milliseconds of a call of each model in each round."""
+    calls = {}
+    for form, path in models.items():
+        session = load_onnxruntime().InferenceSession(path, session_options(1), providers=["CPUExecutionProvider"])
+        calls[form] = partial(session.run, None, {session.get_inputs()[0].name: image})
+    times: dict[str, list[float]] = {form: [] for form in models}
+    for _ in range(ROUNDS):
+        for form, call in calls.items():
+            times[form].append(statistics.median(time_calls(call, seconds=BURST_SECONDS, least=3)))
+    return times
 
 
 def _export(name: str, images: NDArray[np.float32], path: Path) -> None:
@@ -114,22 +185,52 @@ def _quantize_stock(source: Path, target: Path) -> None:
     quantize_dynamic(source, target, weight_type=QuantType.QUInt8)
 
 
+def _quantize_stock_static(source: Path, target: Path, images: NDArray[np.float32]) -> None:
+    """As its documentation advises for x86: uint8 activations, int8 weights with a scale per channel."""
+    name = load_onnxruntime().InferenceSession(source, session_options(1), providers=["CPUExecutionProvider"]).get_inputs()[0].name
+    from onnxruntime.quantization.calibrate import CalibrationDataReader
+    from onnxruntime.quantization.quant_utils import QuantType
+    from onnxruntime.quantization.quantize import quantize_static
+
+    class Reader(CalibrationDataReader):
+        """Images, one at a time."""
+
+        def __init__(self) -> None:
+            self._feeds = iter([{name: image[None]} for image in images])
+
+        def get_next(self) -> Any:
+            return next(self._feeds, None)
+
+    quantize_static(source, target, Reader(), activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, per_channel=True)
+
+
 def _run(model: Path, images: NDArray[np.float32]) -> Logits:
     session = load_onnxruntime().InferenceSession(model, session_options(1), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
 
 
+def _describe(result: NetworkResult) -> str:
+    forms = {
+        "dynamic": (result.speedup, result.int8_db),
+        "static": (result.static_speedup, result.static_db),
+        "stock dynamic": (result.stock_speedup, result.stock_db),
+        "stock static": (result.stock_static_speedup, result.stock_static_db),
+    }
+    told = (f"{form} " + ("refused" if speedup is None else f"{speedup:.2f}x, {db:.1f} dB") for form, (speedup, db) in forms.items())
+    return f"{result.network}: {'; '.join(told)}"
+
+
 @click.command()
 @click.option("--network", "networks", multiple=True, default=NETWORKS, show_default=True, help="torchvision's name; repeatable.")
 def command(networks: tuple[str, ...]) -> None:
-    """Quantize NETWORKS and compare them with their FP32 form; prints JSON."""
+    """Quantize NETWORKS and compare all forms with FP32; prints JSON. Takes about a minute a network."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     results = []
     for name in networks:
         results.append(measure_network(name))
-        click.echo(f"{name}: {results[-1].speedup:.2f}x, {results[-1].int8_db:.1f} dB (stock {results[-1].stock_db:.1f})", err=True)
+        click.echo(_describe(results[-1]), err=True)
     record = {"environment": describe_environment(), "size": SIZE, "threads": 1, "results": [asdict(result) for result in results]}
     click.echo(json.dumps(record, indent=1))
 

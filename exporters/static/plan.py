@@ -73,6 +73,10 @@ class _Chooser:
     def __init__(self, graph: ir.Graph, layers: set[str]) -> None:
         self._graph, self._layers = graph, layers
         self._owners: dict[ir.Value, ir.Value] = {}
+        self._leading: set[ir.Value] = set()
+        for node in reversed(list(graph)):
+            if self._is_layer(node) or node.op_type == "GlobalAveragePool" or any(value in self._leading for value in node.outputs):
+                self._leading.update(value for value in node.inputs if value is not None)
 
     def choose(self) -> dict[ir.Value, ir.Value]:
         """Grids spread from the layers, through moves and along joins, until there is no more."""
@@ -119,11 +123,13 @@ class _Chooser:
         # Of few values: to be pooled in FP32 takes no time, and is closer.
         if node.op_type == "GlobalAveragePool":
             return False
-        return _computes(node) and all(source in self._owners for source in node.inputs)
+        # Behind the last layer answers are put together, of values as unlike as coordinates and scores.
+        return value in self._leading and _computes(node) and all(source in self._owners for source in node.inputs)
 
     def _convert_others(self, node: ir.Node) -> None:
         sources = [source for source in node.inputs if source is not None]
-        if node.op_type in JOINING and _computes(node) and any(source in self._owners for source in sources):
+        leads_on = any(value in self._leading for value in node.outputs)
+        if node.op_type in JOINING and leads_on and _computes(node) and any(source in self._owners for source in sources):
             self._owners.update({source: source for source in sources if source not in self._owners})
 
     def _is_layer(self, node: ir.Node) -> bool:

@@ -178,6 +178,18 @@ def test_a_bias_beside_weights_that_are_as_good_as_zero_fits(quantized, graphs):
     quantized(behind_trunk(graphs, nodes, [graphs.tensor("dead", dead), graphs.tensor("bias", bias)]))
 
 
+def test_answers_are_put_together_in_fp32(quantized, graphs):
+    """Coordinates in pixels beside scores: on one grid of 8 bits the scores would be nothing."""
+    nodes = [*graphs.trunk(), graphs.conv("features", "boxes", "offsets"), graphs.conv("features", "scores", "logits")]
+    nodes += [node("Mul", ["offsets", "offsets"], "squares"), node("Mul", ["squares", "pixels"], "places")]
+    nodes += [node("Sigmoid", ["logits"], "likely"), node("Concat", ["places", "likely"], "y", axis=1)]
+    tensors = [*graphs.TRUNK, graphs.weights("boxes", 4, 32, 3, 3), graphs.weights("scores", 6, 32, 3, 3), graphs.tensor("pixels", 640.0)]
+    result, found = quantized(graphs.model(nodes, tensors, outputs={"y": (FLOAT, ["N", 10, 24, 24])}), tolerance=0.1)
+    assert [layer.reason for layer in result.layers] == [""] * 5
+    assert (found["Sigmoid"], found["Concat"], found["Mul"]) == (1, 1, 2)
+    assert not {"QLinearSigmoid", "QLinearConcat", "QLinearMul"} & set(found)
+
+
 def test_an_output_in_the_middle_keeps_its_name(quantized, graphs):
     nodes = [*graphs.trunk(), graphs.conv("features", "last", "tail"), *graphs.pool("tail", "y")]
     outputs = {"features": (FLOAT, ["N", 32, 24, 24]), "y": (FLOAT, ["N", 32])}
