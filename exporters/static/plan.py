@@ -55,7 +55,7 @@ def make_plan(graph: ir.Graph, left: Mapping[str, str]) -> Plan:
     return Plan(layers, chooser.choose())
 
 
-def find_folded(value: ir.Value) -> ir.Value:
+def _find_folded(value: ir.Value) -> ir.Value:
     """What a value is before the activation that its grid makes needless, or the value itself."""
     node = value.producer()
     return first_input(node) if node is not None and _is_activation(node) and _belongs_to_activation(first_input(node)) else value
@@ -112,7 +112,7 @@ class _Chooser:
 
     def _is_integer(self, value: ir.Value) -> bool:
         """Whether it is computed of 8 bits alone."""
-        node = find_folded(value).producer()
+        node = _find_folded(value).producer()
         if node is None:
             return False
         if self._is_layer(node):

@@ -11,11 +11,11 @@ from onnx_ir.passes import common
 
 from edgeresnet.errors import ExportError
 from exporters.int8.layout import Layout
-from exporters.int8.operators import constant_array, first_input, name_of
+from exporters.int8.operators import first_input, name_of
 from exporters.int8.quantize import QuantizedModel
 from exporters.int8.weights import ColumnQuantizer
 from exporters.static.parameters import round_parameters
-from exporters.static.plan import Plan, find_folded, make_plan
+from exporters.static.plan import Plan, make_plan
 from exporters.static.ranges import LEVELS, Calibration, Grid, batches
 from exporters.static.rewriting import rewrite
 
@@ -132,19 +132,13 @@ class _Writer:
             self._layout.scalar(grid.scale, f"{owner.name}_scale"),
             self._layout.scalar(grid.zero_point, f"{owner.name}_zero_point"),
         ]
-        source = find_folded(value)
-        source = source if _cuts_off(value, grid) else value
-        integers = self._layout.emit("QuantizeLinear", [source, *constants], name=f"{value.name}_uint8")
-        self._put_in_place(value, integers, constants)
-
-    def _put_in_place(self, value: ir.Value, integers: ir.Value, constants: list[ir.Value]) -> None:
-        quantize = integers.producer()
-        source = first_input(quantize) if quantize is not None else value
+        integers = self._layout.emit("QuantizeLinear", [value, *constants], name=f"{value.name}_uint8")
         rounded = self._layout.emit("DequantizeLinear", [integers, *constants], name=f"{value.name}_rounded")
         rounded.shape, rounded.type = value.shape, value.type
         self._layout.replace(value, rounded)
+        quantize = integers.producer()
         if quantize is not None:
-            quantize.replace_input_with(0, source)
+            quantize.replace_input_with(0, value)
 
     def _share(self, node: ir.Node, grid: Grid) -> ir.Value:
         """``clip(alpha * x + beta, 0, 1)`` as ``x + beta / alpha`` on a grid from 0 to ``1 / alpha``, whose codes are then read as shares.
@@ -191,12 +185,3 @@ class _Writer:
 def _is_rounded(value: ir.Value) -> bool:
     producer = value.producer()
     return producer is not None and producer.op_type == "DequantizeLinear"
-
-
-def _cuts_off(value: ir.Value, grid: Grid) -> bool:
-    """Whether the grid ends where a Clip does, so that it does the same; ONNX Runtime sees by itself that it makes a Relu needless."""
-    node = value.producer()
-    if node is None or node.op_type != "Clip" or find_folded(value) is value or grid.zero_point != 0:
-        return False
-    most = constant_array(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
-    return most is None or float(grid.scale) * LEVELS <= float(most.reshape(())) * (1 + 1e-6)
