@@ -277,3 +277,20 @@ def test_a_model_of_this_project_says_that_it_is_static(exports, tmp_path, monke
     assert all(layer.int8_ms > 0 for layer in result.layers if layer.quantized)
     with pytest.raises(ExportError, match="quantized already"):
         quantize_file(result.path, tmp_path / "twice.onnx", static=True)
+
+
+@pytest.mark.parametrize("batch", [3, "N"])
+def test_half_precision_and_fixed_batches_are_taken(tmp_path, graphs, monkeypatch, batch):
+    monkeypatch.setattr(quantize, "race", lambda *calls, **_: RaceResult(first_ms=2, second_ms=1, speedup=2, lower=2, upper=2))
+    monkeypatch.setattr(quantize, "PAYING_SHARES", ())
+    half = TensorProto.FLOAT16
+    tensors = [graphs.weights(tensor.name, *tensor.dims, dtype=np.float16) for tensor in graphs.TRUNK]
+    inputs, outputs = {"x": (half, [batch, 3, 24, 24])}, {"y": (half, [batch, 32])}
+    network = graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], tensors, inputs=inputs, outputs=outputs)
+    onnx.save(network, tmp_path / "network.onnx")
+    result = quantize_file(tmp_path / "network.onnx", tmp_path / "static.onnx", static=True, pixel_range="normalized")
+    assert [layer.reason for layer in result.layers] == [""] * 3
+    # As far as normalized pixels go.
+    x = graphs.pictures(3, 3, 24, 24, dtype=np.float16).clip(-2, 2.4)
+    expected, found = (graphs.run((tmp_path / name).read_bytes(), x=x)["y"].astype(float) for name in ("network.onnx", "static.onnx"))
+    assert np.linalg.norm(expected - found) <= 0.05 * np.linalg.norm(expected)
