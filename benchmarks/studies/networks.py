@@ -1,6 +1,6 @@
 """`edgeresnet quantize` on other networks: torchvision's, with random weights, one thread, beside ONNX Runtime's own forms.
 
-``python -m benchmarks.studies.networks --network resnet50``
+``python -m benchmarks.studies.networks --record benchmarks/records/networks.json``
 """
 
 import json
@@ -8,7 +8,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.environment import describe_environment
+from benchmarks.report.markdown import write_table
 from edgeresnet.evaluation import Logits, compare_logits, synthetic_images
+from edgeresnet.files import write_text
 from edgeresnet.providers import load_onnxruntime, session_options
 from edgeresnet.timing import time_calls
 
@@ -33,7 +35,10 @@ FOLDER_SEED: Final = 1
 # All forms in turns, for so long each: what else the machine does meets all alike.
 ROUNDS: Final = 9
 BURST_SECONDS: Final = 0.4
-NETWORKS: Final = ("resnet34", "resnet50", "densenet121", "googlenet", "regnet_y_400mf", "mobilenet_v2", "squeezenet1_1")
+NETWORKS: Final = (
+    *("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x1_0"),
+    *("squeezenet1_1", "densenet121", "regnet_y_400mf", "googlenet", "convnext_tiny"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,18 +226,49 @@ def _describe(result: NetworkResult) -> str:
     return f"{result.network}: {'; '.join(told)}"
 
 
+def tabulate(results: Sequence[Mapping[str, Any]]) -> str:
+    """A record's results as a Markdown table: speed against FP32 and SQNR of each form, and how many layers are in INT8."""
+    headings = ("network", "FP32, ms", "`quantize`", "layers", "`quantize --static`", "layers", "stock dynamic", "stock static")
+    rows = (
+        (
+            result["network"],
+            f"{result['fp32_ms']:.1f}",
+            _cell(result["speedup"], result["int8_db"]),
+            _count(result["layers_in_int8"], result["layers"]),
+            _cell(result["static_speedup"], result["static_db"]),
+            _count(result["static_layers_in_int8"], result["layers"]),
+            _cell(result["stock_speedup"], result["stock_db"]),
+            _cell(result["stock_static_speedup"], result["stock_static_db"]),
+        )
+        for result in results
+    )
+    return write_table(headings, rows, numbers=range(1, len(headings)))
+
+
+def _cell(speedup: float | None, db: float | None) -> str:
+    return f"{speedup:.2f}x, {db:.0f} dB" if speedup is not None and db is not None else "refused"
+
+
+def _count(layers_in_int8: int | None, layers: int) -> str:
+    return f"{layers_in_int8} of {layers}" if layers_in_int8 is not None else "-"
+
+
 @click.command()
 @click.option("--network", "networks", multiple=True, default=NETWORKS, show_default=True, help="torchvision's name; repeatable.")
-def command(networks: tuple[str, ...]) -> None:
-    """Quantize NETWORKS and compare all forms with FP32; prints JSON. Takes about a minute a network."""
+@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Write the record there, after every network.")
+def command(networks: tuple[str, ...], record: Path | None) -> None:
+    """Quantize NETWORKS and compare all forms with FP32; prints a Markdown table. Takes about a minute a network."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    results = []
+    results: list[dict[str, Any]] = []
     for name in networks:
-        results.append(measure_network(name))
-        click.echo(_describe(results[-1]), err=True)
-    record = {"environment": describe_environment(), "size": SIZE, "threads": 1, "results": [asdict(result) for result in results]}
-    click.echo(json.dumps(record, indent=1))
+        result = measure_network(name)
+        click.echo(_describe(result), err=True)
+        results.append(asdict(result))
+        if record is not None:
+            found = {"environment": describe_environment(), "size": SIZE, "threads": 1, "results": results}
+            write_text(record, json.dumps(found, indent=1) + "\n")
+    click.echo(tabulate(results), nl=False)
 
 
 if __name__ == "__main__":
