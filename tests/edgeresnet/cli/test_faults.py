@@ -120,6 +120,14 @@ def make_foreign(path: Path) -> None:
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10), path)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_other_data():
+    """Commands take ``EDGERESNET_DATA`` where they are given no data: here that is none of their classes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("EDGERESNET_DATA", raising=False)
+        yield
+
+
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kit")
