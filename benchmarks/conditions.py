@@ -18,6 +18,7 @@ KIBIBYTE: Final = 1024
 # process on one of two cores makes it 0.5 to 1.0 cores and 20 to 40 %.
 MOST_WAITED: Final = 0.05
 MOST_OTHERS: Final = 0.10
+SOME_OTHERS: Final = 0.05
 # The kernel counts busy cores in ticks of 10 ms; fewer than these say nothing.
 LEAST_TICKS_S: Final = 0.05
 
@@ -47,7 +48,8 @@ class Usage:
             return f"other processes kept {self.others:.1f} cores busy"
         if self.stolen is not None and self.stolen > MOST_OTHERS and self.stolen * self.wall_s > LEAST_TICKS_S:
             return f"the machine's host took {self.stolen:.1f} cores away"
-        if self.waited is not None and self.waited > MOST_WAITED:
+        # Without others at work its own threads wait for each other, as parallel streams do: that is how it runs, and no disturbance.
+        if self.waited is not None and self.waited > MOST_WAITED and (self.others is None or self.others > SOME_OTHERS):
             return f"its threads waited for a core for {self.waited:.0%} of their time"
         return None
 

@@ -49,8 +49,10 @@ def test_own_work_is_told_from_that_of_others():
         ({"others": 0.6}, "other processes kept 0.6 cores busy"),
         ({"others": 0.6, "wall_s": 0.05}, None),  # three ticks of the kernel's clock
         ({"stolen": 0.4}, "the machine's host took 0.4 cores away"),
-        ({"waited": 0.04}, None),
-        ({"waited": 0.25}, "its threads waited for a core for 25% of their time"),
+        ({"waited": 0.25}, None),  # for each other: nobody else is at work
+        ({"waited": 0.04, "others": 0.08}, None),
+        ({"waited": 0.25, "others": 0.08}, "its threads waited for a core for 25% of their time"),
+        ({"waited": 0.25, "others": None}, "its threads waited for a core for 25% of their time"),
         ({"others": None, "stolen": None, "waited": None}, None),
     ],
 )
