@@ -371,6 +371,18 @@ def test_the_figures_are_the_records():
     assert {"avx2", "avx512_vnni", "avx512_bf16"} <= set(environment["instruction_sets"])
 
 
+def test_the_documents_say_how_far_the_intervals_reach():
+    reaches = [
+        max(
+            latency["speedup_interval95"][1] / latency["speedup_vs_original"] - 1,
+            1 - latency["speedup_interval95"][0] / latency["speedup_vs_original"],
+        )
+        for result in RECORD["results"]
+        for latency in result["latency"]
+    ]
+    assert f"intervals of its speed-ups reach {max(reaches):.0%} to either side" in FIGURES
+
+
 def test_the_picture_is_of_the_record():
     committed = (ROOT / "benchmarks" / "records" / "cpu.svg").read_text()
     texts, bars = (re.findall(pattern, committed) for pattern in (r"<text[^>]*>([^<]+)</text>", r"d=\"M ([\d.]+) [\d.]+ ?\nL ([\d.]+) "))
