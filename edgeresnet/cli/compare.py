@@ -75,8 +75,8 @@ def command(old: Path, new: Path, threshold: float, gates: "list[Gate]", everyth
     """Tell what has changed from one benchmark record to another, and whether that is more than chance.
 
     Models are matched by name, or by precision and runtime where only one has them. A verdict other than "same" means that the 99 %
-    interval of the change leaves no change out, and that the change is as large as --threshold. Records of other machines, weights or
-    data are not compared, nor figures that a record itself doubts.
+    interval of the change lies beyond --threshold as a whole: of p90 beyond twice, of p99 beyond four times that. Records of other
+    machines, weights or data are not compared, nor figures that a record itself doubts.
     """
     from benchmarks.compare import compare_records
     from benchmarks.gates import judge

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from benchmarks.changes import compare_latency
 from benchmarks.compare import compare_records
 from benchmarks.gates import Gate, judge
 from benchmarks.intervals import estimate_ratio, newcombe_interval, paired_interval
@@ -317,7 +318,7 @@ def test_the_table_fits_80_columns_and_tells_what_it_hides(old, make_record):
     (row,) = [line for line in shown.splitlines() if line.strip().startswith("p50, batch 8, 2 threads")]
     assert row.split()[5:] == ["10.28", "ms", "12.32", "ms", "+19.8", "%", "+17.3", "to", "+22.4", "slower"]
     words = " ".join(shown.split())
-    assert "36 figure(s) the same: no change that is both significant and at least 5 %; hidden, --all shows them" in words
+    assert "40 figure(s) the same: no change that is both significant and at least 5 %; hidden, --all shows them" in words
     assert "not comparable: 6 figure(s) of network-fp32.onnx: doubted in the new record" in words
 
 
@@ -356,7 +357,7 @@ def test_the_command_shows_what_is_asked_for(run_cli, files):
     assert "top-1" in run_cli("compare", files["old"], files["slow"], "--all").out
     assert "slower" not in run_cli("compare", files["old"], files["slow"], "--threshold", "40%").out
     found = json.loads(run_cli("compare", files["old"], files["slow"], "--format", "json", "--fail-if", "p50>+5%").out)
-    assert (found["schema"], found["threshold"], found["same"], found["p50_count"]) == ("edgeresnet.comparison/1", 0.05, 42, 12)
+    assert (found["schema"], found["threshold"], found["same"], found["p50_count"]) == ("edgeresnet.comparison/1", 0.05, 46, 12)
     assert found["gates"][0]["passed"] is False
     assert found["p50_geometric_mean"] == pytest.approx(1.2 ** (1 / 3), abs=0.01)
 
@@ -367,3 +368,12 @@ def test_what_is_no_record_is_refused(run_cli, files, tmp_path):
     found = run_cli("compare", files["old"], broken)
     assert found.status == 1
     assert found.err.startswith(f"error: {broken}: is not a whole benchmark record")
+
+
+def test_a_verdict_needs_an_interval_that_lies_beyond_the_threshold_as_a_whole(old):
+    latency = old.results[2].latency[0]
+    for figure, least in (("p50", 1.05), ("p90", 1.10), ("p99", 1.20)):
+        for factor, verdict in ((least - 0.02, "same"), (least + 0.25, "slower"), (1 / (least + 0.25), "faster")):
+            other = replace(latency, samples_ms=[value * factor for value in latency.samples_ms])
+            values = {f"{name}_ms": getattr(latency, f"{name}_ms") * factor for name in ("p50", "p90", "p99")}
+            assert compare_latency(figure, latency, replace(other, **values), 0.05).verdict == verdict, (figure, factor)
