@@ -1,5 +1,6 @@
 """What a reader of a record should know before believing its figures, each with what helps."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -85,7 +86,7 @@ def _find_imprecise(record: Record) -> Iterator[str]:
                 wide.append((error, name))
     if wide:
         worst, name = max(wide)
-        times = f", about {(worst / PRECISE) ** 2:.0f} times as long for the worst" if worst < 0.1 else ""
+        times = f", about {math.ceil((worst / PRECISE) ** 2 - 1e-6)} times as long for the worst" if worst < 0.1 else ""
         yield (
             f"{len(wide)} median(s) are known to no better than 1 %, {name} to {worst:.1%}; fix: a quieter machine, "
             f"or measure longer (--min-time{times})"
