@@ -1,7 +1,7 @@
 """How one figure of a model differs between two records, and whether that difference is one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -55,6 +55,8 @@ QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 # On two virtual cores that change their speed by themselves, over twenty pairs of runs of the same files, medians moved by up to 14 %
 # (6 % for certain), p90 by up to 52 and p99 by up to 55 %: a verdict needs an interval that lies beyond the threshold, and tails more.
 TAILS: Final = {"p90": 2.0, "p99": 4.0}
+# How a tail differs from round to round is seen only where each has some calls beyond it: without them no change of it is certain.
+BEYOND: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,8 @@ def compare_latency(figure: str, old: Latency, new: Latency, threshold: float) -
         reason = f"the {'old' if not before else 'new'} record has no rounds"
     interval = (estimate.interval[0] - 1, estimate.interval[1] - 1) if estimate.interval is not None else None
     change = _judge(figure, *values, estimate.value - 1, interval, threshold, reason=reason)
+    if interval is not None and not all(_reaches(rounds, QUANTILES[figure]) for rounds in (before, after)):
+        change = replace(change, verdict="same", basis=f"fewer than {BEYOND} calls of a round lie beyond it, too few for a verdict")
     return replace(change, batch_size=old.batch_size, threads=old.threads)
 
 
@@ -206,3 +210,8 @@ def _judge(
 def _is_certain(interval: tuple[float, float], threshold: float) -> bool:
     """Whether an interval lies beyond a threshold, up or down, as a whole."""
     return 1 + interval[0] > 1 + threshold or 1 + interval[1] < 1 / (1 + threshold)
+
+
+def _reaches(rounds: Mapping[int, Sequence[float]], quantile: float) -> bool:
+    """Whether rounds have enough calls beyond a quantile, on average."""
+    return sum(map(len, rounds.values())) * (1 - quantile) >= BEYOND * len(rounds)

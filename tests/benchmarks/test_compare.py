@@ -370,10 +370,28 @@ def test_what_is_no_record_is_refused(run_cli, files, tmp_path):
     assert found.err.startswith(f"error: {broken}: is not a whole benchmark record")
 
 
+def repeat(latency, times, factor=1.0):
+    """The same rounds with each call several times, all of them longer by a factor."""
+    parts = latency.believed_rounds.values()
+    values = {f"{name}_ms": getattr(latency, f"{name}_ms") * factor for name in ("p50", "p90", "p99")}
+    return replace(
+        latency,
+        rounds=[replace(visit, samples=times * visit.samples) for visit in latency.rounds],
+        samples_ms=[factor * value for part in parts for value in part for _ in range(times)],
+        **values,
+    )
+
+
 def test_a_verdict_needs_an_interval_that_lies_beyond_the_threshold_as_a_whole(old):
-    latency = old.results[2].latency[0]
+    before = repeat(old.results[2].latency[0], 20)
     for figure, least in (("p50", 1.05), ("p90", 1.10), ("p99", 1.20)):
         for factor, verdict in ((least - 0.02, "same"), (least + 0.25, "slower"), (1 / (least + 0.25), "faster")):
-            other = replace(latency, samples_ms=[value * factor for value in latency.samples_ms])
-            values = {f"{name}_ms": getattr(latency, f"{name}_ms") * factor for name in ("p50", "p90", "p99")}
-            assert compare_latency(figure, latency, replace(other, **values), 0.05).verdict == verdict, (figure, factor)
+            after = repeat(old.results[2].latency[0], 20, factor)
+            assert compare_latency(figure, before, after, 0.05).verdict == verdict, (figure, factor)
+
+
+def test_a_tail_of_few_calls_has_no_verdict(old):
+    latency = old.results[2].latency[0]
+    change = compare_latency("p99", latency, repeat(latency, 1, 3.0), 0.05)
+    assert (change.verdict, "too few for a verdict" in change.basis) == ("same", True)
+    assert compare_latency("p50", latency, repeat(latency, 1, 3.0), 0.05).verdict == "slower"
