@@ -15,13 +15,11 @@ from benchmarks.loads import LayerTime
 from benchmarks.subjects import OnnxSubject
 from edgeresnet.errors import BenchmarkError
 from edgeresnet.providers import ALL, Settings, open_model
+from edgeresnet.providers.profiling import BLOCKED, read_node_times
 from edgeresnet.spec import INPUT_NAME
 
 RUNS: Final = 30
 WARMUP_RUNS: Final = 5
-_KERNEL: Final = "_kernel_time"
-# ONNX Runtime's blocked convolutions on x86 are called after what they give.
-_BLOCKED: Final = "_nchwc"
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,12 @@ def sum_layers(events: Sequence[Mapping[str, Any]]) -> list[LayerTime]:
     """
     times: dict[str, list[float]] = defaultdict(list)
     kinds: dict[str, str] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
-            node = event["name"].removesuffix(_KERNEL)
-            times[node].append(event["dur"] / 1000)
-            kinds[node] = event["args"]["op_name"]
+    for node, kind, taken_ms in read_node_times(events):
+        times[node].append(taken_ms)
+        kinds[node] = kind
     layers: dict[str, dict[str, float]] = defaultdict(dict)
     for node, taken in times.items():
-        layers[node.removesuffix(_BLOCKED).partition("/")[0]][node] = statistics.median(taken[WARMUP_RUNS:] or taken)
+        layers[node.removesuffix(BLOCKED).partition("/")[0]][node] = statistics.median(taken[WARMUP_RUNS:] or taken)
     total = sum(sum(nodes.values()) for nodes in layers.values())
     found = [
         LayerTime(

@@ -10,13 +10,11 @@ from typing import Any, Final
 import onnx
 from numpy.typing import NDArray
 
+from edgeresnet.providers.profiling import BLOCKED, read_node_times
 from exporters.int8.products import LAYERS, PRODUCT_SUFFIX
 from exporters.sessions import open_session, run_session
 
 RUNS: Final = 7
-# ONNX Runtime's blocked convolutions on x86 are called after what they give.
-_BLOCKED: Final = "_nchwc"
-_KERNEL: Final = "_kernel_time"
 
 
 def time_fp32_layers(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> dict[str, float]:
@@ -28,7 +26,7 @@ def time_fp32_layers(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) 
             continue
         names = _names_of(node, model.graph.node)
         matching = [
-            value for name, value in times.items() if name in names or name.removesuffix(_BLOCKED) in names or _first_part(name) in names
+            value for name, value in times.items() if name in names or name.removesuffix(BLOCKED) in names or _first_part(name) in names
         ]
         if matching:
             found[node.output[0]] = sum(matching)
@@ -69,8 +67,6 @@ def profile(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> dict[s
             run_session(session, feeds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     times: dict[str, float] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
-            name, taken = event["name"].removesuffix(_KERNEL), event["dur"] / 1000
-            times[name] = min(taken, times.get(name, taken))
+    for name, _, taken in read_node_times(events):
+        times[name] = min(taken, times.get(name, taken))
     return times
