@@ -94,7 +94,9 @@ def average_weights(
             "the average is no better than its parts on the images that were held out; nothing was written; "
             "fix: average runs of which one began with the weights of the other (--init)"
         )
-    accuracy = deliver(mean.state_dict(), replace(spec, accuracy=None), data, target, report=report, track=track)
+    accuracy = deliver(
+        mean.state_dict(), replace(spec, accuracy=None), data, target, device=torch.device("cpu"), report=report, track=track
+    )
     return AveragedWeights(path=target, accuracy=accuracy, members=members, average=average)
 
 

@@ -32,6 +32,8 @@ class TrainingConfig:
         ema_decay: Decay per step of the averaged weights, which are what the run delivers.
         crop_padding: Largest random shift in pixels.
         cutout: Side of the painted square in pixels; 0 for none.
+        trivial_augment: Change every image by one of fourteen operations as well (``augmentation.augment_trivially``).
+        cutmix: Share of the steps in which a part of each image is another's (``augmentation.cut_mix``).
         image_size: Height and width that the network is made for.
         small_sizes: Progressive resizing: ``((epochs, size), ...)`` stages at smaller images before the rest of the run at
             ``image_size``. An epoch at half the size costs a quarter of the time.
@@ -53,6 +55,8 @@ class TrainingConfig:
     ema_decay: float = 0.998
     crop_padding: int = 4
     cutout: int = 8
+    trivial_augment: bool = False
+    cutmix: float = 0.0
     image_size: int = CIFAR10_SIZE
     small_sizes: tuple[tuple[int, int], ...] = ()
     validation_fraction: float = 0.05
@@ -83,6 +87,7 @@ class TrainingConfig:
             f"crop_padding must be in [0, {self.image_size}), not {self.crop_padding}",
         )
         require(self.cutout >= 0, f"cutout must not be negative, not {self.cutout}")
+        require(0 <= self.cutmix <= 1, f"cutmix must be in [0, 1], not {self.cutmix}")
         require(
             sum(count for count, _ in self.small_sizes) < self.epochs and all(count >= 1 for count, _ in self.small_sizes),
             f"the stages at small sizes {self.small_sizes} must leave at least one of {self.epochs} epochs for {self.image_size}",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from edgeresnet.datasets import MissingSplitError, read_split
@@ -20,6 +21,7 @@ def deliver(
     data: Path,
     target: Path,
     *,
+    device: torch.device,
     report: Callable[[str], None],
     track: Track,
 ) -> Accuracy | None:
@@ -30,6 +32,7 @@ def deliver(
         spec: Its description.
         data: Where the test split is.
         target: File to write.
+        device: Where to measure it, in float32.
         report: Receives a line of text if there is no test split.
         track: Progress reporter.
 
@@ -48,7 +51,8 @@ def deliver(
     if test.classes != spec.labels:
         raise DataError(f"{data}: the classes of the test split are not those of the training split; {target} is complete but untested")
     # Measured on what was stored: the weights rounded to half precision.
-    logits = collect_logits(load_weights(target, spec.architecture), test.images, "measuring on the test split", track)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        logits = collect_logits(load_weights(target, spec.architecture).to(str(device)), test.images, "measuring on the test split", track)
     accuracy = measure(logits, test)
     save_weights(target, state, replace(spec, accuracy=accuracy))
     return accuracy

@@ -15,7 +15,15 @@ from edgeresnet.errors import TrainingError
 from edgeresnet.evaluation import images_at_once
 from edgeresnet.preprocessing import Preprocessing
 from edgeresnet.progress import Track, silent
-from edgeresnet.training.augmentation import alternate_flips, crop_and_flip, cut_out, normalization, normalize
+from edgeresnet.training.augmentation import (
+    alternate_flips,
+    augment_trivially,
+    crop_and_flip,
+    cut_mix,
+    cut_out,
+    normalization,
+    normalize,
+)
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.pixels import take_logits
 from edgeresnet.training.state import EpochRecord, TrainingState
@@ -24,6 +32,10 @@ from edgeresnet.training.workers import Workers
 # The parts of a step, under which it appears in torch.profiler.
 PREPARE, FORWARD, BACKWARD, UPDATE = PARTS = ("prepare", "forward", "backward", "update")
 EVALUATION_BATCH = 256
+# Steps between two looks at the loss.
+CHECK_EVERY = 50
+# Of the free memory of a GPU, what the images may take.
+LARGEST_SHARE = 0.5
 ALONE = Workers()
 # Beyond the numbers of the streams that order and augmentation take.
 CHANCE = 1 << 40
@@ -65,42 +77,37 @@ def train(
     """
     device = next(state.network.parameters()).device
     statistics = normalization(state.preprocessing, device)
+    fill = (statistics[0] * 255).round().to(torch.uint8)
     network = workers.wrap(state.network)
-    images = torch.from_numpy(training.images)
-    labels = torch.from_numpy(training.labels)
+    images, labels = move_data(training, device)
     steps_per_epoch = len(training) // config.batch_size or 1
     steps = config.epochs * steps_per_epoch
     while state.step < steps:
         epoch, done = divmod(state.step, steps_per_epoch)
-        order, flips = _plan_epoch(len(training), epoch, config.seed)
+        order, flips = (plan.to(images.device) for plan in _plan_epoch(len(training), epoch, config.seed))
         size = config.size_at(epoch)
         state.network.train()
+        tally = _Tally(state, steps, workers, device)
         remaining = range(done, steps_per_epoch)
         for index in track(remaining, f"epoch {epoch + 1}/{config.epochs} at {size}x{size}", len(remaining)):
-            started = time.perf_counter()
             with record_function(PREPARE):
                 chosen = order[index * config.batch_size : (index + 1) * config.batch_size]
                 generator = torch.Generator().manual_seed(_mix(config.seed, 1 + state.step))
-                batch = crop_and_flip(images[chosen], flips[chosen], config.crop_padding, generator)
-                if config.cutout:
-                    batch = cut_out(batch, config.cutout, (statistics[0] * 255).round().to("cpu", torch.uint8), generator)
+                batch, batch_flips = (part.to(device, non_blocking=True) for part in (images[chosen], flips[chosen]))
+                batch, share = _augment(batch, batch_flips, config, fill, generator)
                 # Augmented as a whole, so that an image is changed in the same way however many processes there are.
-                inputs = normalize(workers.share(batch).to(device, non_blocking=True), *statistics, size)
-                targets = workers.share(labels[chosen]).to(device, non_blocking=True)
+                inputs = normalize(workers.share(batch), *statistics, size)
+                targets = labels[chosen].to(device, non_blocking=True)
+                targets, others = workers.share(targets), workers.share(targets.roll(1))
             # What a network leaves to chance, such as dropout, follows from the step as well.
             torch.manual_seed(_mix(config.seed, CHANCE + state.step) + workers.rank)
-            loss, correct = _step(config, state, network, inputs, targets, config.lr_fraction_at(state.step, steps))
-            loss, correct, stopping = workers.total(loss, correct, float(stop()))
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss became {loss} at step {state.step} of {steps}: the run has diverged; "
-                    "fix: begin it again with a lower learning rate (--lr)"
-                )
-            state.loss_sum += loss
-            state.correct += int(correct)
-            state.seconds += time.perf_counter() - started
+            losses, correct = _step(config, state, network, inputs, (targets, others, share), config.lr_fraction_at(state.step, steps))
+            tally.add(losses, correct)
+            (stopping,) = workers.total(float(stop()))
             if stopping and state.step % steps_per_epoch:
+                tally.close()
                 return
+        tally.close()
         measured = evaluate(state.average, validation, state.preprocessing, size, track=track) if workers.is_first else Evaluation(0.0, 0.0)
         validation_loss, validation_top1 = workers.total(measured.loss, measured.top1)
         seen = steps_per_epoch * min(config.batch_size, len(training))
@@ -142,17 +149,83 @@ def evaluate(
     return Evaluation(loss / len(data), correct / len(data))
 
 
+class _Tally:
+    """Sums over the steps of an epoch, on the device: nobody waits for a step's result.
+
+    Every ``CHECK_EVERY`` steps, and at the end, the host waits for the device: to see whether the loss is still a number, and so
+    that it is never far ahead.
+    """
+
+    def __init__(self, state: TrainingState, steps: int, workers: Workers, device: torch.device) -> None:
+        self._state, self._steps, self._workers = state, steps, workers
+        self._sums = torch.zeros(2, dtype=torch.float64, device=device)
+        self._started = time.perf_counter()
+
+    def add(self, losses: Tensor, correct: Tensor) -> None:
+        """Take up a step's sum of the images' losses, and the number that was right."""
+        self._sums += torch.stack([losses.double(), correct.double()])
+        if self._state.step % CHECK_EVERY == 0:
+            self._check()
+
+    def close(self) -> None:
+        """Add everything to the state."""
+        loss, correct = self._check()
+        self._state.loss_sum += loss
+        self._state.correct += int(correct)
+        self._state.seconds += time.perf_counter() - self._started
+
+    def _check(self) -> list[float]:
+        sums = self._workers.total(*self._sums.tolist())
+        if not math.isfinite(sums[0]):
+            raise TrainingError(
+                f"the loss became {sums[0]} at step {self._state.step} of {self._steps}: the run has diverged; "
+                "fix: begin it again with a lower learning rate (--lr)"
+            )
+        return sums
+
+
+def move_data(data: LabelledImages, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images and labels on the device, so that no step waits for a copy; on the host where they would take most of its memory."""
+    images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+    if device.type == "cuda" and images.nbytes > LARGEST_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return images, labels
+    return images.to(device), labels.to(device)
+
+
+def _augment(batch: Tensor, flips: Tensor, config: TrainingConfig, fill: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
+    """The images of a step as the settings want them changed, and the share of each that is its own and not its neighbour's."""
+    batch = crop_and_flip(batch, flips, config.crop_padding, generator)
+    if config.trivial_augment:
+        batch = augment_trivially(batch, fill, generator)
+    if config.cutout:
+        batch = cut_out(batch, config.cutout, fill, generator)
+    if config.cutmix and float(torch.rand((), generator=generator)) < config.cutmix:
+        return cut_mix(batch, generator)
+    return batch, 1.0
+
+
 def _step(
-    config: TrainingConfig, state: TrainingState, network: nn.Module, inputs: Tensor, targets: Tensor, lr_fraction: float
-) -> tuple[float, float]:
-    """One step of SGD; returns the sum of the images' losses and the number that was right."""
+    config: TrainingConfig,
+    state: TrainingState,
+    network: nn.Module,
+    inputs: Tensor,
+    targets: tuple[Tensor, Tensor, float],
+    lr_fraction: float,
+) -> tuple[Tensor, Tensor]:
+    """One step of the optimizer; returns the sum of the images' losses and the number that was right.
+
+    ``targets`` are the images' classes, the classes of what is mixed into them, and the share of each that is its own.
+    """
+    own, others, share = targets
     for group in state.optimizer.param_groups:
         group["lr"] = lr_fraction * group["peak_lr"]
     with record_function(FORWARD):
         with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=config.amp):
             logits = take_logits(network(inputs))
         logits = logits.float()
-        loss = functional.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+        loss = functional.cross_entropy(logits, own, label_smoothing=config.label_smoothing)
+        if share < 1:
+            loss = share * loss + (1 - share) * functional.cross_entropy(logits, others, label_smoothing=config.label_smoothing)
     with record_function(BACKWARD):
         loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
     with record_function(UPDATE):
@@ -161,7 +234,7 @@ def _step(
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
         state.update_average(config.ema_decay)
-    return loss.item() * len(targets), float((logits.argmax(1) == targets).sum())
+    return loss.detach() * len(own), (logits.argmax(1) == own).sum()
 
 
 def _plan_epoch(count: int, epoch: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,9 @@
 """A training run in a folder: data in, weights, log, plot and a state to resume from out."""
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from csv import DictWriter
@@ -37,6 +39,8 @@ WEIGHTS_FILE = "weights.safetensors"
 CONFIG_FILE = "config.json"
 LOG_FILE = "log.csv"
 PLOT_FILE = "curves.png"
+# After an epoch that ends sooner than this after the last state that was written, none is.
+SAVE_EVERY_S = 20.0
 # The largest class over the smallest, from which a run says so.
 IMBALANCE = 2.0
 
@@ -135,14 +139,17 @@ def run_training(
     if workers.is_first:
         write_text(output / CONFIG_FILE, config.to_json() + "\n")
 
-    def save_epoch(record: EpochRecord) -> None:
-        state.save(state_path, config)
-        write_text(output / LOG_FILE, format_log(state.history))
-        plot_history(state.history, output / PLOT_FILE)
-        report(_describe(record, config.epochs))
-
-    with _deferred_interrupt(insists=workers.count > 1) as stop:
-        train(config, state, training, validation, after_epoch=save_epoch, stop=stop.is_set, workers=workers, track=track)
+    diary = _Diary(output, config, report)
+    # On a GPU: the fastest algorithm of each convolution is found by trying them.
+    fastest = torch.backends.cudnn.flags(enabled=True, benchmark=True)
+    with _deferred_interrupt(insists=workers.count > 1) as stop, fastest:
+        train(
+            *(config, state, training, validation),
+            after_epoch=lambda record: diary.write(state, record),
+            stop=stop.is_set,
+            workers=workers,
+            track=track,
+        )
         epochs_done = len(state.history)
         if epochs_done < config.epochs:
             if workers.is_first:
@@ -155,8 +162,28 @@ def run_training(
     silence_outliers(state.average, training.images, validation, preprocessing, report=report, track=track)
     weights = output / WEIGHTS_FILE
     spec = describe_network(blueprint, state.classes, preprocessing)
-    accuracy = deliver(state.average.state_dict(), spec, data, weights, report=report, track=track)
+    accuracy = deliver(state.average.state_dict(), spec, data, weights, device=device, report=report, track=track)
     return TrainingResult(finished=True, epochs_done=epochs_done, weights=weights, accuracy=accuracy)
+
+
+class _Diary:
+    """What a run writes down after an epoch."""
+
+    def __init__(self, folder: Path, config: TrainingConfig, report: Callable[[str], None]) -> None:
+        self._folder, self._config, self._report = folder, config, report
+        self._saved = -math.inf
+
+    def write(self, state: TrainingState, record: EpochRecord) -> None:
+        """The log, and the state and the plot if the last ones are some time old or these are the last.
+
+        An epoch on a GPU may take no longer than writing the two.
+        """
+        write_text(self._folder / LOG_FILE, format_log(state.history))
+        if record.epoch == self._config.epochs or time.monotonic() - self._saved > SAVE_EVERY_S:
+            state.save(self._folder / STATE_FILE, self._config)
+            plot_history(state.history, self._folder / PLOT_FILE)
+            self._saved = time.monotonic()
+        self._report(_describe(record, self._config.epochs))
 
 
 def format_log(history: list[EpochRecord]) -> str:
