@@ -144,12 +144,12 @@ def list_steps(study: Study) -> dict[str, Callable[[], Any]]:
     return {
         "doctor": lambda: [asdict(finding) for finding in examine([study.provider])],
         "bench": lambda: bench(study, ["fp32", "fp16"]),
-        "bench-exact": lambda: bench(study, ["fp32"], exact=True),
-        "bench-half": lambda: bench_half(study),
-        "bench-graphs": lambda: bench(study, ["fp32", "fp16"], [1], **graphs),
         "threads": lambda: call_from_threads(study, "fp16"),
         "int8": lambda: open_with(study, "int8"),
         "little-memory": lambda: open_with(study, "fp32", gpu_mem_limit=str(TOO_LITTLE_BYTES)),
+        "bench-exact": lambda: bench(study, ["fp32"], exact=True),
+        "bench-half": lambda: bench_half(study),
+        "bench-graphs": lambda: bench(study, ["fp32", "fp16"], [1], **graphs),
         "tune-latency": lambda: find_fastest(study, "latency"),
         "tune-throughput": lambda: find_fastest(study, "throughput"),
     }
