@@ -147,9 +147,9 @@ def list_steps(study: Study) -> dict[str, Callable[[], Any]]:
         "threads": lambda: call_from_threads(study, "fp16"),
         "int8": lambda: open_with(study, "int8"),
         "little-memory": lambda: open_with(study, "fp32", gpu_mem_limit=str(TOO_LITTLE_BYTES)),
-        "bench-exact": lambda: bench(study, ["fp32"], exact=True),
         "bench-half": lambda: bench_half(study),
         "bench-graphs": lambda: bench(study, ["fp32", "fp16"], [1], **graphs),
+        "bench-exact": lambda: bench(study, ["fp32"], exact=True),
         "tune-latency": lambda: find_fastest(study, "latency"),
         "tune-throughput": lambda: find_fastest(study, "throughput"),
     }

@@ -69,8 +69,9 @@ def profile_step(
 
     from edgeresnet.training.config import TrainingConfig
     from edgeresnet.training.device import choose_device
-    from edgeresnet.training.loop import PARTS, train
+    from edgeresnet.training.loop import train
     from edgeresnet.training.state import EpochRecord, TrainingState
+    from edgeresnet.training.step import PARTS
 
     device = choose_device(device_name)
     config = replace(TrainingConfig.from_json(json.dumps(recipe)), epochs=3, small_sizes=())

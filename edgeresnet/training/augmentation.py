@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import functional as operations
+from torchvision.transforms.v2 import functional as newer
 
 from edgeresnet.preprocessing import Preprocessing
 
@@ -124,7 +125,7 @@ RECOLOURINGS: Final[tuple[Callable[[Tensor, float, int], Tensor], ...]] = (
     lambda images, strength, sign: operations.posterize(images, 8 - round(6 * strength)),
     lambda images, strength, sign: operations.solarize(images, 255 * (1 - strength)),
     lambda images, strength, sign: operations.autocontrast(images),
-    lambda images, strength, sign: operations.equalize(images),
+    lambda images, strength, sign: newer.equalize(images),  # type: ignore[attr-defined]  # the older one goes through images one by one
 )
 
 

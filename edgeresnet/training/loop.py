@@ -27,10 +27,9 @@ from edgeresnet.training.augmentation import (
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.pixels import take_logits
 from edgeresnet.training.state import EpochRecord, TrainingState
+from edgeresnet.training.step import PREPARE, Batch, Step
 from edgeresnet.training.workers import Workers
 
-# The parts of a step, under which it appears in torch.profiler.
-PREPARE, FORWARD, BACKWARD, UPDATE = PARTS = ("prepare", "forward", "backward", "update")
 EVALUATION_BATCH = 256
 # Steps between two looks at the loss.
 CHECK_EVERY = 50
@@ -78,7 +77,7 @@ def train(
     device = next(state.network.parameters()).device
     statistics = normalization(state.preprocessing, device)
     fill = (statistics[0] * 255).round().to(torch.uint8)
-    network = workers.wrap(state.network)
+    step = Step(config, state, workers.wrap(state.network), statistics, as_graph=device.type == "cuda" and workers.count == 1)
     images, labels = move_data(training, device)
     steps_per_epoch = len(training) // config.batch_size or 1
     steps = config.epochs * steps_per_epoch
@@ -96,13 +95,11 @@ def train(
                 batch, batch_flips = (part.to(device, non_blocking=True) for part in (images[chosen], flips[chosen]))
                 batch, share = _augment(batch, batch_flips, config, fill, generator)
                 # Augmented as a whole, so that an image is changed in the same way however many processes there are.
-                inputs = normalize(workers.share(batch), *statistics, size)
                 targets = labels[chosen].to(device, non_blocking=True)
-                targets, others = workers.share(targets), workers.share(targets.roll(1))
+                mixed = Batch(workers.share(batch), workers.share(targets), workers.share(targets.roll(1)), share)
             # What a network leaves to chance, such as dropout, follows from the step as well.
             torch.manual_seed(_mix(config.seed, CHANCE + state.step) + workers.rank)
-            losses, correct = _step(config, state, network, inputs, (targets, others, share), config.lr_fraction_at(state.step, steps))
-            tally.add(losses, correct)
+            tally.add(*step.take(mixed, size, config.lr_fraction_at(state.step, steps)))
             (stopping,) = workers.total(float(stop()))
             if stopping and state.step % steps_per_epoch:
                 tally.close()
@@ -202,39 +199,6 @@ def _augment(batch: Tensor, flips: Tensor, config: TrainingConfig, fill: Tensor,
     if config.cutmix and float(torch.rand((), generator=generator)) < config.cutmix:
         return cut_mix(batch, generator)
     return batch, 1.0
-
-
-def _step(
-    config: TrainingConfig,
-    state: TrainingState,
-    network: nn.Module,
-    inputs: Tensor,
-    targets: tuple[Tensor, Tensor, float],
-    lr_fraction: float,
-) -> tuple[Tensor, Tensor]:
-    """One step of the optimizer; returns the sum of the images' losses and the number that was right.
-
-    ``targets`` are the images' classes, the classes of what is mixed into them, and the share of each that is its own.
-    """
-    own, others, share = targets
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr_fraction * group["peak_lr"]
-    with record_function(FORWARD):
-        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=config.amp):
-            logits = take_logits(network(inputs))
-        logits = logits.float()
-        loss = functional.cross_entropy(logits, own, label_smoothing=config.label_smoothing)
-        if share < 1:
-            loss = share * loss + (1 - share) * functional.cross_entropy(logits, others, label_smoothing=config.label_smoothing)
-    with record_function(BACKWARD):
-        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-    with record_function(UPDATE):
-        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=config.amp):
-            state.optimizer.step()
-        state.optimizer.zero_grad(set_to_none=True)
-        state.step += 1
-        state.update_average(config.ema_decay)
-    return loss.detach() * len(own), (logits.argmax(1) == own).sum()
 
 
 def _plan_epoch(count: int, epoch: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ QUINTIC: Final = (3.4445, -4.7750, 2.0315)
 TURNS: Final = 3
 
 
-def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.SGD:
+def build_optimizer(network: nn.Module, config: TrainingConfig) -> "Muon":
     """The optimizer that the settings name; every group of its parameters has its peak learning rate as ``peak_lr``.
 
     Weight decay acts on convolution and linear weights only: on norms and biases it costs accuracy (arXiv:1812.01187). Filters
@@ -63,14 +63,13 @@ class Muon(torch.optim.SGD):
     """
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # gradients are there before a step
-        """Update all parameters from their gradients, which those of filters lose."""
+    def prepare(self) -> None:
+        """Put the updates of filters in place of their gradients; to be called between these and ``step``. Does not depend on the rate."""
         for group in self.param_groups:
             if "muon_momentum" in group:
                 for filters in group["params"]:
                     if filters.grad is not None:
                         self._prepare(filters, filters.grad, group["muon_momentum"])
-        super().step(closure)
 
     def _prepare(self, filters: Tensor, gradient: Tensor, momentum: float) -> None:
         """Fix the norm, and put the update in place of the gradient."""

@@ -16,7 +16,7 @@ from edgeresnet.files import write_bytes
 from edgeresnet.preprocessing import Preprocessing
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.networks import Blueprint, canonical, find_network, find_stored
-from edgeresnet.training.optimizer import build_optimizer
+from edgeresnet.training.optimizer import Muon, build_optimizer
 from edgeresnet.training.states import StateFile, find_head, load_state
 
 FORMAT: Final = "edgeresnet.training-state/3"
@@ -71,7 +71,7 @@ class TrainingState:
     preprocessing: Preprocessing
     network: nn.Module
     average: nn.Module
-    optimizer: torch.optim.SGD
+    optimizer: Muon
     data: str = ""
     step: int = 0
     loss_sum: float = 0.0

@@ -42,6 +42,7 @@ def take_steps(network, config, count=3, lr_fraction=1.0):
     torch.manual_seed(1)
     for _ in range(count):
         network(torch.randn(16, 3, 3, 3)).logsumexp(1).sum().backward()
+        optimizer.prepare()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -84,6 +85,7 @@ def test_a_run_with_muon_resumes_exactly(tmp_path):
         for _ in range(steps):
             generator = torch.Generator().manual_seed(state.step)
             state.network.train()(torch.randn(4, 3, 8, 8, generator=generator)).square().sum().backward()
+            state.optimizer.prepare()
             state.optimizer.step()
             state.optimizer.zero_grad()
             state.step += 1
@@ -125,6 +127,7 @@ def test_filters_are_updated_as_by_plain_muon_with_nesterovs_momentum():
         update = (gradient + 0.6 * mean).permute(0, 2, 3, 1).flatten(1)
         update = orthogonalize_by_hand(update).view(8, 3, 3, 3).permute(0, 3, 1, 2)
         filters = filters * math.sqrt(8) / filters.norm() - 0.015 * update
+        optimizer.prepare()
         optimizer.step()
         optimizer.zero_grad()
         torch.testing.assert_close(network[0].weight.detach().double(), filters, rtol=1e-4, atol=1e-4)
