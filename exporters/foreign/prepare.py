@@ -30,9 +30,9 @@ from exporters.sessions import open_session, run_session
 SAME_DB: Final = 55.0
 SAME_HALF_DB: Final = 30.0
 CHECK_IMAGES: Final = 2
-# Weights of any size are folded: by default the optimizer leaves larger ones to be computed in every run.
 # Operators that may answer differently each time.
 RANDOM: Final = frozenset({"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
+# Weights of any size are folded: by default the optimizer leaves larger ones to be computed in every run.
 _FOLDED_VALUES: Final = 1 << 30
 _FOLDED_ZEROS: Final = 1 << 10
 _FOLDING_ROUNDS: Final = 8

@@ -11,7 +11,7 @@ from onnx_ir.passes import common
 from edgeresnet.errors import ExportError
 from exporters.int8.layout import Layout, with_shapes
 from exporters.int8.operators import keep_rows, name_of
-from exporters.int8.products import LAYERS, Product, emit_product, plan_product
+from exporters.int8.products import LAYERS, Product, emit_product, multiply_rows, plan_product
 from exporters.int8.weights import ColumnQuantizer
 
 INTEGER_OPERATORS: Final = frozenset({"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "DequantizeLinear"})
@@ -104,6 +104,8 @@ def quantize_dynamic_int8(
             layers.append(_describe(node, plan, safe))
             if isinstance(plan, Product):
                 emit_product(layout, node, plan, saturation_safe=safe, quantizer=quantizer)
+                continue
+            if multiply_rows(layout, node):
                 continue
         elif keep_rows(layout, node):
             continue
