@@ -165,7 +165,7 @@ def _name_ranks(model: onnx.ModelProto, original: Answers) -> None:
     """Outputs behind operators that onnx infers no shape for still have a number of dimensions, which its checker asks for."""
     for output in model.graph.output:
         answer = original[0][0].get(output.name)
-        if answer is not None and not output.type.tensor_type.HasField("shape"):
+        if answer is not None and output.type.HasField("tensor_type") and not output.type.tensor_type.HasField("shape"):
             output.type.CopyFrom(onnx.helper.make_tensor_type_proto(output.type.tensor_type.elem_type, [None] * answer.ndim))
 
 
