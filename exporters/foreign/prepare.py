@@ -30,9 +30,9 @@ from exporters.sessions import open_session, run_session
 SAME_DB: Final = 55.0
 SAME_HALF_DB: Final = 30.0
 CHECK_IMAGES: Final = 2
-# Weights of any size are folded: by default the optimizer leaves larger ones to be computed in every run.
 # Operators that may answer differently each time.
 RANDOM: Final = frozenset({"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
+# Weights of any size are folded: by default the optimizer leaves larger ones to be computed in every run.
 _FOLDED_VALUES: Final = 1 << 30
 _FOLDED_ZEROS: Final = 1 << 10
 _FOLDING_ROUNDS: Final = 8
@@ -165,7 +165,7 @@ def _name_ranks(model: onnx.ModelProto, original: Answers) -> None:
     """Outputs behind operators that onnx infers no shape for still have a number of dimensions, which its checker asks for."""
     for output in model.graph.output:
         answer = original[0][0].get(output.name)
-        if answer is not None and not output.type.tensor_type.HasField("shape"):
+        if answer is not None and output.type.HasField("tensor_type") and not output.type.tensor_type.HasField("shape"):
             output.type.CopyFrom(onnx.helper.make_tensor_type_proto(output.type.tensor_type.elem_type, [None] * answer.ndim))
 
 

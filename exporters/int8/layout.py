@@ -92,6 +92,10 @@ class Layout:
         """Whether a value exists as rows."""
         return value in self._rows
 
+    def has_nchw(self, value: ir.Value) -> bool:
+        """Whether a value exists as NCHW."""
+        return value not in self._rows or value in self._nchw
+
     def rows(self, value: ir.Value) -> ir.Value:
         """The rows form of an image tensor."""
         if value not in self._rows:
@@ -122,6 +126,10 @@ class Layout:
     def supersede(self, value: ir.Value, rows: ir.Value) -> None:
         """Give a value of the original graph a rows form that was computed otherwise."""
         self._rows[value] = rows
+
+    def keep_nchw(self, value: ir.Value) -> None:
+        """Let a superseded value go on being its own NCHW form."""
+        self._nchw[value] = value
 
     def replace(self, value: ir.Value, other: ir.Value) -> None:
         """Let everybody who reads a value of the original graph read another one; a graph output keeps its name."""

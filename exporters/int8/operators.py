@@ -185,9 +185,17 @@ def _gather_pools(layout: Layout, node: ir.Node, windows: Windows) -> ir.Value:
 
 
 def _global_average(layout: Layout, node: ir.Node) -> bool:
-    if not layout.has_rows(first_input(node)):
+    """A product with equal weights.
+
+    ONNX Runtime's ReduceMean over rows takes 399 us for 64 channels of 64x64 pixels and 77 us for 32x32, the product 32 and 16 (AVX2, one
+    thread).
+    """
+    value = first_input(node)
+    if not layout.has_rows(value):
         return False
-    _supersede(layout, node, "ReduceMean", [layout.rows(first_input(node)), layout.constant([1])], {"keepdims": 1})
+    pixels = layout.shape(value).pixels
+    share = layout.emit("Expand", [layout.scalar(np.float32(1 / pixels), "share"), layout.constant([1, pixels])], name="shares")
+    _supersede(layout, node, "MatMul", [share, layout.rows(value)])
     return True
 
 
@@ -243,6 +251,8 @@ def _transpose(layout: Layout, node: ir.Node) -> bool:
     result = ImageShape.of(node.outputs[0])
     if order == CHANNELS_FIRST and result is not None and not layout.has_rows(value) and value.dtype == ir.DataType.FLOAT:
         _supersede(layout, node, "Reshape", [value, layout.constant([0, result.pixels, result.channels])])
+        # Whoever wants NCHW reads what the Transpose gives, in place of rows that are turned back.
+        layout.keep_nchw(node.outputs[0])
         return True
     return False
 

@@ -71,6 +71,25 @@ def emit_product(layout: Layout, node: ir.Node, product: Product, *, saturation_
         layout.supersede(node.outputs[0], result)
 
 
+def multiply_rows(layout: Layout, node: ir.Node) -> bool:
+    """Let a 1x1 convolution that stays in FP32 be a product of float rows, if what it reads exists as rows alone; say whether it is.
+
+    Behind a Relu on rows, 1024 pixels of 128 channels become 4, 16 and 64 in 77, 88 and 242 us so, and in 108, 115 and 194 us in INT8
+    (AVX2, one thread). With more outputs than inputs more values would have to be turned back for those who want NCHW.
+    """
+    weights, windows = constant_array(node.inputs[1]), windows_of(node) if node.op_type == "Conv" else None
+    if weights is None or windows is None or not windows.is_identity or node.attributes.get_int("group", 1) != 1:
+        return False
+    if layout.has_nchw(first_input(node)) or len(weights) > weights.shape[1]:
+        return False
+    name = name_of(node)
+    matrix = layout.constant(weights.reshape(weights.shape[:2]).T, f"{name}/matrix")
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    result = layout.emit("MatMul", [layout.rows(first_input(node)), matrix], name=f"{name}/rows")
+    layout.supersede(node.outputs[0], result if bias is None else layout.emit("Add", [result, bias], name=f"{name}/biased"))
+    return True
+
+
 def compute_product(layout: Layout, node: ir.Node, product: Product, *, saturation_safe: bool, quantizer: ColumnQuantizer) -> ir.Value:
     """What the planned product gives: rows for a convolution, the result itself for a linear layer. The layer stays as it is."""
     weights = quantizer(product.matrix, positions=product.positions, saturation_safe=saturation_safe)

@@ -11,10 +11,13 @@ from onnx_ir.passes import common
 from edgeresnet.errors import ExportError
 from exporters.int8.layout import Layout, with_shapes
 from exporters.int8.operators import keep_rows, name_of
-from exporters.int8.products import LAYERS, Product, emit_product, plan_product
+from exporters.int8.products import LAYERS, Product, emit_product, multiply_rows, plan_product
 from exporters.int8.weights import ColumnQuantizer
 
 INTEGER_OPERATORS: Final = frozenset({"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "DequantizeLinear"})
+
+# Of ONNX Runtime's operators on blocks of channels, which it writes into a file that it has optimised as far as it can.
+BLOCKED_DOMAIN: Final = "com.microsoft.nchwc"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,8 @@ def quantize_dynamic_int8(
             if isinstance(plan, Product):
                 emit_product(layout, node, plan, saturation_safe=safe, quantizer=quantizer)
                 continue
+            if multiply_rows(layout, node):
+                continue
         elif keep_rows(layout, node):
             continue
         _read_nchw(layout, node)
@@ -141,14 +146,19 @@ def _read_nchw(layout: Layout, node: ir.Node) -> None:
 
 
 def check_not_quantized(model: onnx.ModelProto) -> None:
-    """Make sure that a model has no integer operators yet.
+    """Make sure that a model has no integer operators yet, and is not written for one kind of processor.
 
     Raises:
-        ExportError: If it has.
+        ExportError: If it has, or is.
     """
     integer = sorted({node.op_type for node in model.graph.node} & INTEGER_OPERATORS)
     if integer:
         raise ExportError(f"the model is quantized already (it has {', '.join(integer)})")
+    if any(node.domain == BLOCKED_DOMAIN for node in model.graph.node):
+        raise ExportError(
+            f"ONNX Runtime has optimised the model for one kind of processor (it has operators of {BLOCKED_DOMAIN}); "
+            "fix: give the file that it was made from"
+        )
 
 
 def _describe(node: ir.Node, plan: Product | str, saturation_safe: bool) -> LayerChoice:

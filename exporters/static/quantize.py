@@ -76,11 +76,12 @@ def quantize_with_ranges(
     layers = list(plan.computing(quantized.graph))
     grids = find_grids(plan, calibration)
     writer = _Writer(quantized.graph, quantizer or ColumnQuantizer())
-    scales = {name_of(node): grids[first_input(node)].scale for node in layers}
+    # Before the results get their grids: one that is an output of the model gives its name away.
+    known = [(node, name_of(node), grids[first_input(node)].scale) for node in layers]
     for value in plan.owners:
         writer.insert_grid(value, plan.owners[value], grids[value])
-    for node in layers:
-        writer.replace_parameters(node, scales[name_of(node)])
+    for node, name, scale in known:
+        writer.replace_parameters(node, name, scale)
     common.RemoveUnusedNodesPass()(quantized)
     quantized.graph.sort()
     result = ir.to_proto(quantized)
@@ -158,9 +159,9 @@ class _Writer:
         share.shape, share.type = node.outputs[0].shape, node.outputs[0].type
         return share
 
-    def replace_parameters(self, node: ir.Node, input_scale: np.float32) -> None:
+    def replace_parameters(self, node: ir.Node, name: str, input_scale: np.float32) -> None:
         """Weights in int8; the bias in int32 on the grid of the integer sums, so that it is added to them."""
-        node.name = self._layout.unique(f"{name_of(node)}{INTEGERS_SUFFIX}")
+        node.name = self._layout.unique(f"{name}{INTEGERS_SUFFIX}")
         parameters = round_parameters(node, input_scale, self._quantizer)
         if node.op_type == "Gemm":
             for attribute in ("alpha", "beta", "transB"):

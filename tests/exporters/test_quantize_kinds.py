@@ -163,6 +163,59 @@ def test_a_layer_behind_what_decides_a_size_stays_in_fp32(quantized, graphs):
     assert reason == "behind what decides the size of an output: cannot be compared"
 
 
+def a_loser_of_its_race(monkeypatch, *, races, gains):
+    """Times that a machine could measure: the ends of each race, and of each network with one layer more in FP32."""
+    ends = iter(races)
+
+    def race(*_, **__):
+        lower = next(ends)
+        return RaceResult(first_ms=1, second_ms=1, speedup=lower, lower=lower, upper=lower)
+
+    monkeypatch.setattr(quantize, "race", race)
+    answers = iter(gains)
+    monkeypatch.setattr(quantize, "estimate_speedup", lambda *_, **__: next(answers))
+
+
+def row_of_layers(graphs, count):
+    nodes = [
+        graphs.conv("x", "w0", "v0"),
+        *(graphs.conv(f"v{i}", f"k{i}", f"v{i + 1}") for i in range(count)),
+        *graphs.pool(f"v{count}", "y"),
+    ]
+    return graphs.model(nodes, [graphs.TRUNK[0], *(graphs.weights(f"k{i}", 32, 32, 3, 3) for i in range(count))])
+
+
+def test_a_small_network_that_loses_its_race_leaves_the_layer_that_costs_most_time(quantized, graphs, monkeypatch):
+    """Three layers: without the second it is fastest, and then without the last."""
+    a_loser_of_its_race(monkeypatch, races=[0.97, 0.99, 1.02], gains=[0.9, 1.2, 1.1, 1.0, 1.05])
+    reasons = {layer.name: layer.reason for layer in quantized(row_of_layers(graphs, 3)).layers}
+    assert reasons == {
+        "v0": "3 input channels: rows too short",
+        "v1": "",
+        "v2": "does not pay: the network takes 1.20 times as long with it",
+        "v3": "does not pay: the network takes 1.05 times as long with it",
+    }
+
+
+@pytest.mark.parametrize(
+    ("count", "gains"), [(2, [1.0, 0.9]), (quantize.FEW_LAYERS + 1, []), (1, [])], ids=["no layer costs time", "many layers", "one layer"]
+)
+def test_a_network_that_loses_its_race_whatever_is_left_is_refused(quantized, graphs, monkeypatch, count, gains):
+    a_loser_of_its_race(monkeypatch, races=[0.97], gains=gains)
+    with pytest.raises(ExportError, match=rf"INT8 is slower here.* with {count} layers in it"):
+        quantized(row_of_layers(graphs, count))
+
+
+def test_a_layer_without_which_the_file_would_be_larger_is_not_left(quantized, graphs, monkeypatch):
+    """All that is smaller about the file is in the second layer: only leaving the first is tried."""
+    nodes = [graphs.conv("x", "w0", "a"), graphs.conv("a", "few", "b", pads=[0] * 4), graphs.conv("b", "many", "c"), *graphs.pool("c", "y")]
+    tensors = [graphs.weights("w0", 16, 3, 3, 3), graphs.weights("few", 16, 16, 1, 1), graphs.weights("many", 64, 16, 3, 3)]
+    network = graphs.model(nodes, tensors, outputs={"y": (FLOAT, ["N", 64])})
+    a_loser_of_its_race(monkeypatch, races=[0.97, 1.02], gains=[1.1])
+    reasons = {layer.name: layer.reason for layer in quantized(network, least_db=0).layers}
+    assert (reasons["b"], reasons["c"]) == ("does not pay: the network takes 1.10 times as long with it", "")
+
+
 def test_one_matrix_of_two_layers_is_quantized_for_both(quantized, graphs):
     nodes = [*graphs.trunk(), graphs.conv("features", "shared", "a"), graphs.node("Relu", ["a"], ["b"]), graphs.conv("b", "shared", "c")]
     network = graphs.model([*nodes, *graphs.pool("c", "y")], [*graphs.TRUNK, graphs.weights("shared", 32, 32, 3, 3)])

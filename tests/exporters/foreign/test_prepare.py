@@ -345,3 +345,45 @@ def test_an_input_that_is_an_output_is_refused(prepared, graphs):
     network.graph.output.append(network.graph.input[0])
     with pytest.raises(ExportError, match="the output x is an input of the model, which ONNX does not allow; fix: "):
         prepared(network)
+
+
+@pytest.mark.parametrize(
+    ("activation", "opset"),
+    [
+        ({"activation": "Relu"}, 18),
+        ({"activation": "Tanh"}, 18),
+        ({"activation": "LeakyRelu", "activation_params": [0.3]}, 18),
+        ({"activation": "HardSigmoid", "activation_params": [0.3, 0.4]}, 18),
+        ({"activation": "Clip", "activation_params": [0.1, 0.9]}, 18),
+        ({"activation": "Clip", "activation_params": [0.1, 0.9]}, 10),
+        ({}, 18),
+    ],
+)
+@pytest.mark.parametrize("inputs", [["w1"], ["w1", "bias"], ["w1", "bias", "features"], ["w1", "", "features"]])
+def test_layers_that_onnx_runtime_has_fused_are_layers(prepared, graphs, activation, opset, inputs):
+    """As in files that it has optimised and written."""
+    nodes = [*graphs.trunk(), graphs.node("FusedConv", ["features", *inputs], ["f"], domain="com.microsoft", pads=[1] * 4, **activation)]
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    tensors = [*graphs.TRUNK, *([graphs.tensor("bias", np.linspace(-1, 1, 32))] if "bias" in inputs else [])]
+    network = graphs.model([*nodes, *graphs.pool("f", "y")], tensors, opset_imports=imports)
+    result = prepared(network)
+    assert {node.domain for node in result.model.graph.node} == {""}
+    assert operators(result).count("Conv") == 4
+    assert operators(result).count("Add") == ("features" in inputs)
+
+
+def test_a_linear_layer_that_onnx_runtime_has_fused_is_one(prepared, graphs):
+    fused = graphs.node(
+        "FusedGemm", ["flat", "matrix"], ["y"], domain="com.microsoft", transB=1, activation="LeakyRelu", activation_alpha=0.3
+    )
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    tensors = [*graphs.TRUNK, graphs.weights("matrix", 32, 32)]
+    result = prepared(graphs.model([*graphs.trunk(), *graphs.pool("features", "flat"), fused], tensors, opset_imports=imports))
+    assert operators(result)[-2:] == ["Gemm", "LeakyRelu"]
+
+
+def test_an_optional_output_is_an_output(prepared, graphs):
+    nodes = [*graphs.trunk(), *graphs.pool("features", "y"), graphs.node("Optional", ["y"], ["perhaps"])]
+    network = graphs.model(nodes, graphs.TRUNK, outputs={"y": (FLOAT, ["N", 32]), "perhaps": (FLOAT, None)})
+    network.graph.output[1].type.CopyFrom(helper.make_optional_type_proto(helper.make_tensor_type_proto(FLOAT, None)))
+    assert prepared(network).outputs == ("y", "perhaps")

@@ -247,7 +247,7 @@ def test_a_single_pixel_is_flattened_without_turning_back(flatten):
     model = build([node("GlobalAveragePool", "c", "m"), *flatten], {"shape": ints(0, -1)})
     quantized = quantize(model)
     operators = [found.op_type for found in quantized.model.graph.node]
-    assert (operators.count("Transpose"), operators[-2:]) == (1, ["ReduceMean", "Reshape"])
+    assert (operators.count("Transpose"), operators[-2:]) == (1, ["MatMul", "Reshape"])
     assert_same_answers(model, quantized)
 
 
@@ -312,6 +312,66 @@ def test_a_network_with_its_channels_last_turns_no_image():
     assert layers_of(nodes, constants) == [""]
     quantized = quantize(build(nodes, constants))
     assert [found.op_type for found in quantized.model.graph.node].count("Transpose") == 1  # of what the first layer reads
+
+
+def test_an_image_that_was_turned_is_not_turned_back_for_a_layer_in_fp32():
+    """It reads what the Transpose gives, beside a layer in INT8 that reads the same values as rows."""
+    nodes = [
+        node("Reshape", "x as_image", "image"),
+        node("Transpose", "image", "p", perm=[0, 3, 1, 2]),
+        node("Conv", "p stem", "s", kernel_shape=[3, 3], pads=[1] * 4),
+        node("Conv", "p v", "t", kernel_shape=[1, 1]),
+    ]
+    constants = {"as_image": ints(0, HEIGHT, WIDTH, CHANNELS), "v": whole_weights(8, CHANNELS), "stem": whole_weights(4, CHANNELS, (3, 3))}
+    model = build(nodes, constants, outputs=("s", "t", "c"))
+    quantized = quantize_dynamic_int8(model, left={"s": "for a test"})
+    (stem,) = [found for found in quantized.model.graph.node if found.op_type == "Conv"]
+    assert stem.input[0] == "p"
+    assert [found.op_type for found in quantized.model.graph.node].count("MatMulInteger") == 2
+    assert_same_answers(model, quantized)
+
+
+def float_product(kernel, outputs, inputs="c", **attributes):
+    """Behind an exact layer a convolution that stays in FP32."""
+    weights = GENERATOR.normal(size=(outputs, CHANNELS // attributes.get("group", 1), *kernel)).astype(np.float32)
+    nodes = [node("Relu", "c", "r"), node("Conv", f"{inputs} v b", **attributes)]
+    model = build(nodes, {"v": weights, "b": floats(outputs)}, outputs=("y",) if inputs == "r" else ("y", "r"))
+    quantized = quantize_dynamic_int8(model, left={"y": "for a test"})
+    assert_same_answers(model, quantized)
+    return [found.op_type for found in quantized.model.graph.node]
+
+
+@pytest.mark.parametrize("outputs", [4, CHANNELS])
+def test_a_1x1_convolution_that_stays_in_fp32_is_a_product_of_the_rows_that_it_reads(outputs):
+    operators = float_product((1, 1), outputs, "r")
+    assert "Conv" not in operators
+    assert (operators.count("MatMul"), operators.count("Transpose")) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "outputs", "inputs", "attributes"),
+    [
+        ((3, 3), 4, "r", {"pads": [1] * 4}),
+        ((1, 1), CHANNELS + 1, "r", {}),
+        ((1, 1), 4, "r", {"strides": [2, 2]}),
+        ((1, 1), 4, "r", {"group": 2}),
+        ((1, 1), 4, "x", {}),
+    ],
+    ids=["3x3", "more outputs than inputs", "strided", "grouped", "of images"],
+)
+def test_other_convolutions_that_stay_in_fp32_read_images(kernel, outputs, inputs, attributes):
+    operators = float_product(kernel, outputs, inputs, **attributes)
+    assert (operators.count("Conv"), operators.count("MatMul")) == (1, 0)
+
+
+def test_the_mean_over_an_image_is_a_product_with_equal_weights():
+    """ONNX Runtime's ReduceMean over rows takes ten times as long."""
+    model = build([node("GlobalAveragePool")])
+    quantized = quantize(model)
+    operators = [found.op_type for found in quantized.model.graph.node]
+    assert "ReduceMean" not in operators
+    assert operators.count("MatMul") == 1
+    assert_same_answers(model, quantized)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
@@ -388,7 +448,8 @@ TRANSPOSED = {
 def test_a_transposed_convolution_is_a_product_whose_rows_are_several_pixels(kernel, attributes, bias):
     constants = {"v": whole_weights(8, CHANNELS, (kernel, kernel)).transpose(1, 0, 2, 3), "b": np.arange(8, dtype=np.float32)}
     model = build([node("ConvTranspose", "x v b" if bias else "x v", **attributes)], constants, outputs=("y", "c"))
-    quantized = quantize(model)
+    # Turned round, the weights are not such as cannot saturate.
+    quantized = quantize_dynamic_int8(model, saturation_safe={"y"})
     assert [layer.quantized for layer in quantized.layers] == [True, True]
     pixels = whole_pixels()
     found, expected = run(quantized.model, pixels)[0], run(model, pixels)[0]

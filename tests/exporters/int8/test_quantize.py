@@ -185,3 +185,11 @@ def test_models_that_cannot_be_quantized_are_refused(everything):
         quantize_dynamic_int8(to_onnx(nn.ReLU(), (3, 4, 4)))
     with pytest.raises(ExportError, match="nothing to quantize: 3 input channels"):
         quantize_dynamic_int8(to_onnx(nn.Conv2d(3, 4, 3), (3, 8, 8)))
+
+
+def test_a_file_that_onnx_runtime_has_written_for_one_processor_is_refused_for_that(everything):
+    blocked = onnx.ModelProto()
+    blocked.CopyFrom(everything)
+    blocked.graph.node[0].domain = "com.microsoft.nchwc"
+    with pytest.raises(ExportError, match=r"optimised the model for one kind of processor .*com.microsoft.nchwc.*; fix: give the file"):
+        quantize_dynamic_int8(blocked)

@@ -294,3 +294,11 @@ def test_half_precision_and_fixed_batches_are_taken(tmp_path, graphs, monkeypatc
     x = graphs.pictures(3, 3, 24, 24, dtype=np.float16).clip(-2, 2.4)
     expected, found = (graphs.run((tmp_path / name).read_bytes(), x=x)["y"].astype(float) for name in ("network.onnx", "static.onnx"))
     assert np.linalg.norm(expected - found) <= 0.05 * np.linalg.norm(expected)
+
+
+def test_an_output_that_other_layers_read_is_rounded_for_them_and_keeps_its_name(quantized, graphs):
+    network = behind_trunk(graphs, [node("Conv", ["features", "w1"], pads=[1] * 4)], [], 32)
+    network.graph.output.append(helper.make_tensor_value_info("features_sum", TensorProto.FLOAT, None))
+    result, _ = quantized(network)
+    assert [layer.quantized for layer in result.layers] == [True] * 5
+    assert all(layer.int8_ms is not None and layer.sqnr_db > 20 for layer in result.layers)
