@@ -5,7 +5,7 @@ import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import distribution, packages_distributions, version
 from pathlib import Path
 from typing import Final
 
@@ -92,7 +92,9 @@ def _examine_packages(owners: Mapping[str, list[str]]) -> Iterator[Finding]:
 def _examine_wheels(owners: Mapping[str, list[str]]) -> Iterator[Finding]:
     wheels = sorted(set(owners.get("onnxruntime", [])))
     versions = ", ".join(f"{wheel} {version(wheel)}" for wheel in wheels)
-    if len(wheels) > 1:
+    folders = [Path(str(distribution(wheel).locate_file(""))).resolve() for wheel in wheels]
+    is_overwritten = len(set(folders)) < len(wheels)
+    if is_overwritten:
         fix = f"pip uninstall {' '.join(wheels)}, then pip install 'edgeresnet[cpu]' or 'edgeresnet[gpu]'"
         yield Finding("ONNX Runtime", BROKEN, f"{versions}: they share a folder, one has overwritten the other", fix)
     try:
@@ -104,8 +106,10 @@ def _examine_wheels(owners: Mapping[str, list[str]]) -> Iterator[Finding]:
         else:
             yield Finding("ONNX Runtime", BROKEN, "not installed", "pip install 'edgeresnet[cpu]' or 'edgeresnet[gpu]'")
     else:
-        if len(wheels) <= 1:
-            yield Finding("ONNX Runtime", OK, f"{versions or module.__version__}, lists {', '.join(module.get_available_providers())}")
+        if not is_overwritten:
+            where = f" (of these the one in {folder_of('onnxruntime')})" if len(wheels) > 1 else ""
+            listed = ", ".join(module.get_available_providers())
+            yield Finding("ONNX Runtime", OK, f"{versions or module.__version__}{where}, lists {listed}")
 
 
 def _examine_provider(provider: str, asked: bool) -> Finding:

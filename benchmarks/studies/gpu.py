@@ -155,6 +155,41 @@ def list_steps(study: Study) -> dict[str, Callable[[], Any]]:
     }
 
 
+def tabulate(folder: Path) -> str:
+    """What the steps in a folder found, as Markdown: milliseconds of a call, in brackets without the way to the device and back."""
+    heads = [f"batch {size}, ms" for size in BATCH_SIZES]
+    lines = [f"| network | arithmetic | {' | '.join(heads)} | images/s | agreement |", "| --- | --- |" + " ---: |" * (len(heads) + 2)]
+    for step, arithmetics in _ARITHMETICS.items():
+        path = folder / f"{step}.json"
+        found = json.loads(path.read_bytes()).get("result") if path.exists() else None
+        for row in found["results"] if found and "results" in found else [found] if found else []:
+            name = f"`{row['name']}`" if row.get("precision") and not row["name"].endswith(".safetensors") else "PyTorch"
+            is_repeated = step == "bench-graphs" and name == "PyTorch"
+            if not is_repeated:
+                cells = {latency["batch_size"]: _format_times(latency) for latency in row["latency"]}
+                most = max(latency["images_per_s"] for latency in row["latency"])
+                agreement = f"{row['accuracy']['agreement_with_original']:.2%}"
+                figures = [cells.get(size, "") for size in BATCH_SIZES]
+                lines.append(
+                    f"| {name} | {arithmetics[row.get('precision', 'fp16')]} | {' | '.join(figures)} | {most:,.0f} | {agreement} |"
+                )
+    return "\n".join(lines)
+
+
+# Of each step, what the models of a precision are computed in.
+_ARITHMETICS: Final[dict[str, dict[str, str]]] = {
+    "bench": {"fp32": "TF32", "fp16": "float16"},
+    "bench-half": {"fp16": "float16"},
+    "bench-exact": {"fp32": "float32"},
+    "bench-graphs": {"fp32": "TF32, CUDA graph", "fp16": "float16, CUDA graph"},
+}
+
+
+def _format_times(latency: dict[str, Any]) -> str:
+    device = latency["device_p50_ms"]
+    return f"{latency['p50_ms']:.2f}" + (f" ({device:.2f})" if device is not None else "")
+
+
 def run(study: Study) -> dict[str, str]:
     """Do all steps; returns what failed, with the reason."""
     failed: dict[str, str] = {}
@@ -187,7 +222,9 @@ def command(models: tuple[Path, ...], data: Path, provider: str, limit: int | No
         test, tuning = read_split(data, "test", size=size, limit=limit), read_split(data, "train", size=size, limit=500)
     except EdgeResNetError as error:
         raise click.ClickException(str(error)) from error
-    if run(Study(models=models, provider=provider, test=test, tuning=tuning, seconds=seconds, folder=output)):
+    failed = run(Study(models=models, provider=provider, test=test, tuning=tuning, seconds=seconds, folder=output))
+    click.echo(tabulate(output))
+    if failed:
         raise click.exceptions.Exit(1)
 
 

@@ -65,9 +65,10 @@ def list_targets(provider: str, precision: str, objective: str, cores: int) -> l
     way = ALL[provider]
     is_reduced = way.arithmetic(Settings()) is not None
     if not way.runs_on_cpu:
-        sizes: tuple[int | None, ...] = way.micro_batches if objective == "throughput" else (None,)
         arithmetics = (True, False) if is_reduced else (True,)
-        return [Target(provider=provider, micro_batch=size, exact=exact) for size in sizes for exact in arithmetics]
+        if objective == "throughput":
+            return [Target(provider=provider, micro_batch=size, exact=exact) for size, exact in product(way.micro_batches, arithmetics)]
+        return [Target(provider=provider, exact=exact, provider_options=options) for exact, options in product(arithmetics, way.options)]
     counts = sorted({cores, *(1 << i for i in range(cores.bit_length()) if 1 << i < cores)})
     targets = []
     for threads, exact in product(counts, (True, False) if is_reduced else (True,)):

@@ -151,7 +151,8 @@ def _cells(judged: "Judged") -> tuple[str, ...]:
     target = judged.subject.target
     exact = "" if target.provider == "cpu" else " exact" if target.exact else " reduced"
     settings = (str(value) if value is not None else "-" for value in (target.threads, target.streams, target.micro_batch))
-    return judged.subject.name, target.provider + exact, *settings
+    options = "".join(f" {name}={value}" for name, value in target.provider_options.items())
+    return judged.subject.name, target.provider + exact + options, *settings
 
 
 def _answers(judged: "Judged") -> tuple[str, str]:

@@ -19,6 +19,7 @@ class Cpu:
     # More images at a time leave the cache: at 32 a CIFAR ResNet-18's activations are 8 MB a layer.
     micro_batch = 32
     micro_batches: tuple[int, ...] = (1, 4, 16, 32)
+    options: tuple[Mapping[str, str], ...] = ({},)
     runs_on_cpu = True
     takes_streams = True
 

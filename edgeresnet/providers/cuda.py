@@ -50,6 +50,8 @@ class Cuda:
     # A GPU needs more images than a CPU to be busy.
     micro_batch = 256
     micro_batches: tuple[int, ...] = (32, 128, 256)
+    # A call with one image is 30 small kernels: started as one graph, the CIFAR ResNet-18 takes 0.42 instead of 0.72 ms on an H200.
+    options: tuple[Mapping[str, str], ...] = ({}, {"enable_cuda_graph": "1"})
     runs_on_cpu = False
     takes_streams = False
 

@@ -23,6 +23,7 @@ class OpenVino:
     rank = 1
     micro_batch = 32
     micro_batches: tuple[int, ...] = (1, 4, 16, 32)
+    options: tuple[Mapping[str, str], ...] = ({},)
     runs_on_cpu = True
     takes_streams = False
 

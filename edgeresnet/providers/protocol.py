@@ -80,6 +80,7 @@ class Provider(Protocol):
         rank: ``auto`` tries the highest first.
         micro_batch: Images that one run takes, unless somebody says otherwise.
         micro_batches: What is worth trying instead.
+        options: Options of its own that are worth trying where calls have one image.
         runs_on_cpu: Whether the number of CPU threads matters.
         takes_streams: Whether parallel runs of single images are faster than one run at a time.
     """
@@ -90,6 +91,7 @@ class Provider(Protocol):
     rank: int
     micro_batch: int
     micro_batches: tuple[int, ...]
+    options: tuple[Mapping[str, str], ...]
     runs_on_cpu: bool
     takes_streams: bool
 

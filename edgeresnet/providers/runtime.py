@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -12,6 +13,8 @@ from edgeresnet.extras import needing
 
 # ONNX Runtime's "fatal": what it warns of means nothing to a user, and its errors arrive as exceptions.
 _LOG_FATAL: Final = 4
+# Of its allocator, whatever the device.
+_NO_ROOM: Final = re.compile(r"Available memory of \d+ is smaller than requested bytes of (\d+)")
 # y = Conv(x, x) of one float: a model that every provider takes, so that what fails is the provider. On CUDA it needs cuDNN too.
 PROBE: Final = bytes.fromhex(
     "08083a520a0f0a01780a01781201792204436f6e76120570726f62655a1b0a017812160a14080112100a0208010a0208010a0208010a020801621b0a"
@@ -105,7 +108,9 @@ def describe_runtime() -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """What ONNX Runtime said, in one line without its status codes."""
+    """What ONNX Runtime said, in one line without its status codes; in our words where a device's memory is too small."""
+    if full := _NO_ROOM.search(str(error)):
+        return f"memory has no room for {int(full.group(1)):,} bytes more; fix: a larger gpu_mem_limit if one is set, or smaller batches"
     return " ".join(str(error).split()).split(" : ", 3)[-1][:300]
 
 

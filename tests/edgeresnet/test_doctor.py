@@ -46,8 +46,9 @@ def install(folder, name, package):
     (info / "top_level.txt").write_text(package)
 
 
-def test_two_wheels_of_onnx_runtime_are_a_fault(tmp_path, monkeypatch):
-    install(tmp_path, "onnxruntime-gpu", "onnxruntime")
+def test_two_wheels_of_onnx_runtime_in_one_folder_are_a_fault(tmp_path, monkeypatch):
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        install(tmp_path, name, "onnxruntime")
     monkeypatch.syspath_prepend(tmp_path)
     found = finding(examine(), "ONNX Runtime")
     assert found.status == BROKEN

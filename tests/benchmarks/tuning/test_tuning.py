@@ -117,6 +117,8 @@ def test_the_ways_are_those_that_can_differ():
         (2, 1, None),
         (2, 2, None),
     }
+    graphs = [(t.exact, t.provider_options.get("enable_cuda_graph")) for t in list_targets("cuda", "fp16", "latency", 2)]
+    assert sorted(graphs, key=str) == [(False, "1"), (False, None), (True, "1"), (True, None)]
     assert {(t.micro_batch, t.exact) for t in list_targets("cuda", "fp16", "throughput", 2)} == {
         (batch, exact) for batch in (32, 128, 256) for exact in (True, False)
     }
