@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.transforms._presets import ImageClassification
 
+from benchmarks.studies.gpu import tabulate as tabulate_gpu
 from benchmarks.studies.packages import tabulate as tabulate_packages
 from benchmarks.studies.peers import roster
 from benchmarks.studies.peers.record import tabulate
@@ -62,6 +63,8 @@ CARD = json.loads((ROOT / "benchmarks" / "records" / "card.json").read_text())
 OPTIMIZERS = sorted((ROOT / "benchmarks" / "records" / "optimizers").iterdir())
 MODEL_CARD = DOCUMENTS["edgeresnet/models/README.md"]
 TRAINING_ACCOUNT = DOCUMENTS["edgeresnet/models/training/README.md"]
+GPU = ROOT / "benchmarks" / "records" / "gpu"
+GPU_RUNS = sorted((ROOT / "benchmarks" / "records" / "training").iterdir())
 EMULATION = json.loads((ROOT / "benchmarks" / "records" / "emulation.json").read_text())
 LITERT_AVX2 = json.loads((ROOT / "benchmarks" / "records" / "litert-avx2.json").read_text())
 LITERT = json.loads((ROOT / "benchmarks" / "records" / "litert.json").read_text())
@@ -412,6 +415,52 @@ def test_the_model_card_has_the_records_figures():
     assert f"is {CARD['calibration_error']:.1%}" in MODEL_CARD
     assert f"{CARD['corrupted_count']:,} of the test images, {CARD['corrupted_clean']:.1%} as they are" in MODEL_CARD
     assert CARD["checkpoint_sha256"] == Classifier().spec.checkpoint_sha256
+
+
+def test_the_figures_on_a_gpu_are_the_records():
+    assert tabulate_gpu(GPU) in FIGURES
+    steps = {path.stem: json.loads(path.read_text()) for path in GPU.iterdir()}
+    found = {
+        (step, row["precision"] if row["name"].endswith(".onnx") else "original", latency["batch_size"]): latency
+        for step in ("bench", "bench-graphs")
+        for row in steps[step]["result"]["results"]
+        for latency in row["latency"]
+    }
+    once, graph, original = (found[key]["p50_ms"] for key in (("bench", "fp32", 1), ("bench-graphs", "fp32", 1), ("bench", "original", 1)))
+    (card,) = steps["bench"]["environment"]["gpus"]
+    assert (
+        f"On an {card} one image takes {once:.2f} ms in TF32, and {graph:.2f} as a CUDA graph, where PyTorch takes {original:.2f}" in README
+    )
+    assert f"on an {card}, ONNX Runtime {steps['bench']['environment']['packages']['onnxruntime-gpu']}" in FIGURES
+    low, high = found["bench", "fp16", 1]["p50_interval95"]
+    assert f"reaches from {low:.2f}\nto {high:.2f} ms, those of the graphs not 1 % far" in FIGURES
+    for precision in ("fp32", "fp16"):
+        graphs = found["bench-graphs", precision, 1]
+        assert np.abs(np.divide(graphs["p50_interval95"], graphs["p50_ms"]) - 1).max() < 0.01
+    half = steps["bench-half"]["result"]["latency"][-1]["p50_ms"]
+    behind = [
+        found["bench", "fp32", 256]["p50_ms"] / found["bench", "original", 256]["p50_ms"],
+        found["bench", "fp16", 256]["p50_ms"] / half,
+    ]
+    assert [f"{factor:.2f}" for factor in behind] == ["1.35", "1.35"]
+    assert "by 1.35 times in TF32 and in float16 alike" in FIGURES
+    assert steps["threads"]["result"]["equal"]
+    assert not steps["int8"]["result"]["opened"]
+    assert "smaller than requested bytes of 2359296" in steps["little-memory"]["result"]["error"]
+
+
+@pytest.mark.parametrize("run", GPU_RUNS, ids=lambda run: run.name)
+def test_the_figures_of_a_run_on_a_gpu_are_its_logs(run):
+    settings = json.loads((run / "config.json").read_text())
+    epochs = list(csv.DictReader((run / "log.csv").read_text().splitlines()))
+    assert len(epochs) == settings["epochs"]
+    rate = np.median([float(epoch["images_per_s"]) for epoch in epochs])
+    seconds = sum(float(epoch["seconds"]) for epoch in epochs)
+    row = (
+        f"| {run.name} | {settings['epochs']} | {settings['muon_lr']:g} | {'yes' if settings['trivial_augment'] else 'no'} "
+        f"| {settings['cutmix']:g} | {rate:,.0f} | {seconds:.0f} | {float(epochs[-1]['validation_top1']):.1%} |"
+    )
+    assert row in DOCUMENTS["edgeresnet/training/README.md"]
 
 
 @pytest.mark.parametrize("arithmetic", TRAINING_STEPS)

@@ -86,17 +86,13 @@ def augment_trivially(images: Tensor, fill: Tensor, generator: torch.Generator) 
         fill: uint8 (C,), the colour of what moves in, on the same device.
         generator: Source of the strengths.
     """
-    _, height, width, _ = images.shape
     count = len(MOTIONS) + len(RECOLOURINGS)
     # 0 to 1, 30 steps between, of either sign where it has a meaning.
     strengths = (torch.randint(0, STRENGTHS + 1, (count,), generator=generator) / STRENGTHS).tolist()
     signs = (1 - 2 * torch.randint(0, 2, (count,), generator=generator)).tolist()
     changes = list(zip(torch.tensor_split(images, count), strengths, signs, strict=True))
     moved, recoloured = changes[: len(MOTIONS)], changes[len(MOTIONS) :]
-    sources = torch.stack(
-        [_find_sources(motion(sign * strength), height, width) for motion, (_, strength, sign) in zip(MOTIONS, moved, strict=True)]
-    ).to(images.device, non_blocking=True)
-    results = [_gather(part, places, fill) for places, (part, _, _) in zip(sources, moved, strict=True)]
+    results = [move(part, motion(sign * strength), fill) for motion, (part, strength, sign) in zip(MOTIONS, moved, strict=True)]
     for recolour, (part, strength, sign) in zip(RECOLOURINGS, recoloured, strict=True):
         results.append(recolour(part.permute(0, 3, 1, 2), strength, sign).permute(0, 2, 3, 1))
     return torch.cat(results)
@@ -136,6 +132,12 @@ def _find_sources(motion: Motion, height: int, width: int) -> Tensor:
     column, row = (column + (width - 1) / 2).round().long(), (row + (height - 1) / 2).round().long()
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     return torch.where(inside, row * width + column, height * width).flatten()
+
+
+def move(images: Tensor, motion: Motion, fill: Tensor) -> Tensor:
+    """Move the pixels of images, uint8 (N, H, W, C), to the nearest place; ``fill``, uint8 (C,), is what moves in."""
+    _, height, width, _ = images.shape
+    return _gather(images, _find_sources(motion, height, width).to(images.device, non_blocking=True), fill)
 
 
 def _gather(images: Tensor, sources: Tensor, fill: Tensor) -> Tensor:

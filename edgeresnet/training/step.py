@@ -39,9 +39,9 @@ class Batch:
 class Step:
     """Takes steps.
 
-    A step is some thousand small kernels, which take a GPU less time than the host takes to start them one by one (on an H200 15 ms against
-    50 ms, of the CIFAR ResNet-18 with a batch of 512). So all that does not depend on the learning rate is captured once and started as
-    one CUDA graph, unless the network does what a graph cannot hold.
+    A step is some thousand small kernels, which take a GPU less time than the host takes to start them one by one: of the CIFAR ResNet-18
+    with a batch of 512 an H200's took 11 ms, and starting those of forward, backward and Muon 56 ms under the profiler. So all that does
+    not depend on the learning rate is captured once and started as one CUDA graph, unless the network does what a graph cannot hold.
 
     Args:
         config: The settings.

@@ -79,6 +79,32 @@ def test_an_interrupted_run_resumes_exactly(whole, image_folder, tmp_path, steps
     assert timeless == [dataclasses.replace(r, seconds=0, images_per_s=0) for r in straight.history]
 
 
+@pytest.mark.parametrize(("pause", "epochs"), [(0.0, [1, 2, 3]), (1e9, [1, 1, 3])])
+def test_the_state_is_written_when_the_last_one_is_some_time_old_and_at_the_end(image_folder, tmp_path, monkeypatch, pause, epochs):
+    monkeypatch.setattr("edgeresnet.training.run.SAVE_EVERY_S", pause)
+    found = []
+
+    def look(line):
+        if line.startswith("epoch"):
+            found.append(len(TrainingState.load(tmp_path / "state.pt", CPU)[0].history))
+            assert len((tmp_path / "log.csv").read_text().splitlines()) == len(found) + 1
+
+    config = dataclasses.replace(CONFIG, epochs=3, image_size=8, crop_padding=2, small_sizes=())
+    run_training(config, image_folder, tmp_path, device=CPU, report=look)
+    assert found == epochs
+
+
+def test_strong_augmentation_is_a_matter_of_the_settings(image_folder, tmp_path):
+    """The same steps with it and without it end apart, and a run with it is as exact as any other."""
+    config = dataclasses.replace(CONFIG, epochs=1, image_size=8, crop_padding=2, small_sizes=())
+    ends = []
+    for number, changes in enumerate(({}, {"trivial_augment": True}, {"cutmix": 1.0}, {"cutmix": 1.0})):
+        run_training(dataclasses.replace(config, **changes), image_folder, tmp_path / str(number), device=CPU)
+        ends.append(load_weights(tmp_path / str(number) / "weights.safetensors").model.network.fc.weight)
+    assert torch.equal(ends[2], ends[3])
+    assert all(not torch.equal(ends[0], end) for end in ends[1:3])
+
+
 def test_the_seed_decides_the_outcome(whole, image_folder, tmp_path):
     run_training(dataclasses.replace(CONFIG, seed=1), image_folder, tmp_path, device=CPU)
     ours, theirs = load_weights(tmp_path / "weights.safetensors"), load_weights(whole[0] / "weights.safetensors")
@@ -168,7 +194,15 @@ def test_the_learning_rate_rises_and_falls_to_zero():
     "settings",
     [
         *({"epochs": 0}, {"batch_size": 1}, {"lr": 0.0}, {"lr": float("nan")}, {"image_size": 4}, {"small_sizes": ((30, 16),)}),
-        *({"seed": -1}, {"validation_fraction": 0.0}, {"ema_decay": 1.0}, {"cutout": -1}, {"label_smoothing": 1.0}, {"muon_lr": -0.1}),
+        *(
+            {"seed": -1},
+            {"validation_fraction": 0.0},
+            {"ema_decay": 1.0},
+            {"cutout": -1},
+            {"label_smoothing": 1.0},
+            {"muon_lr": -0.1},
+            {"cutmix": 1.5},
+        ),
     ],
 )
 def test_senseless_settings_are_refused_by_name(settings):
