@@ -178,11 +178,14 @@ class _Diary:
 
         An epoch on a GPU may take no longer than writing the two.
         """
-        write_text(self._folder / LOG_FILE, format_log(state.history))
-        if record.epoch == self._config.epochs or time.monotonic() - self._saved > SAVE_EVERY_S:
+        is_due = record.epoch == self._config.epochs or time.monotonic() - self._saved > SAVE_EVERY_S
+        # First what cannot be had again.
+        if is_due:
             state.save(self._folder / STATE_FILE, self._config)
-            plot_history(state.history, self._folder / PLOT_FILE)
             self._saved = time.monotonic()
+        write_text(self._folder / LOG_FILE, format_log(state.history))
+        if is_due:
+            plot_history(state.history, self._folder / PLOT_FILE)
         self._report(_describe(record, self._config.epochs))
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import platform
 import shutil
 
 import pytest
@@ -70,6 +71,17 @@ def test_results_and_gradients_are_those_of_pytorch_in_double_precision(shape):
     for one, other in zip(measured, wanted, strict=True):
         assert one.shape == other.shape
         assert (one - other).abs().max() < 2e-5 * other.abs().max()
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is an instruction set of x86-64")
+def test_the_path_of_avx2_computes_the_same_on_newer_processors(compiled_anew, monkeypatch):
+    """Vectors of 8 and other blocks of products, which are left out where there is AVX-512."""
+    flags = tuple("-march=x86-64-v3" if flag == "-march=native" else flag for flag in winograd.FLAGS)
+    assert flags != winograd.FLAGS
+    monkeypatch.setattr(winograd, "FLAGS", flags)
+    for shape in SHAPES:
+        test_results_and_gradients_are_those_of_pytorch_in_double_precision(shape)
 
 
 # Rounding the transforms to bfloat16 is the whole error; rounding the results alone would be 0.0017.
