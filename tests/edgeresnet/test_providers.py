@@ -1,5 +1,7 @@
+import json
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,6 +13,7 @@ from edgeresnet.evaluation import synthetic_images
 from edgeresnet.providers import ALL, PROBE, Memory, PlacedNode, Settings, list_operators, load_onnxruntime, open_model
 from edgeresnet.providers.cpu import Cpu
 from edgeresnet.providers.placement import open_whole
+from edgeresnet.providers.runtime import reason_of
 from edgeresnet.session import Session
 from edgeresnet.target import PROVIDERS, Target
 
@@ -128,3 +131,10 @@ def test_reduced_arithmetic_is_stated_unless_it_is_forbidden():
     assert "TF32" in ALL["cuda"].arithmetic(Settings())
     assert ALL["cuda"].arithmetic(Settings(exact=True)) is None
     assert ALL["cpu"].arithmetic(Settings()) is None
+
+
+def test_memory_that_is_too_small_is_said_in_words():
+    """What CUDA said on a GPU is in the record: no device here refuses memory."""
+    record = Path(__file__).parents[2] / "benchmarks" / "records" / "gpu" / "little-memory.json"
+    said = json.loads(record.read_text())["result"]["error"]
+    assert reason_of(RuntimeError(said)).startswith("memory has no room for 2,359,296 bytes more; fix: a larger gpu_mem_limit")
