@@ -137,10 +137,7 @@ def _find_sources(motion: Motion, height: int, width: int) -> Tensor:
 def move(images: Tensor, motion: Motion, fill: Tensor) -> Tensor:
     """Move the pixels of images, uint8 (N, H, W, C), to the nearest place; ``fill``, uint8 (C,), is what moves in."""
     _, height, width, _ = images.shape
-    return _gather(images, _find_sources(motion, height, width).to(images.device, non_blocking=True), fill)
-
-
-def _gather(images: Tensor, sources: Tensor, fill: Tensor) -> Tensor:
+    sources = _find_sources(motion, height, width).to(images.device, non_blocking=True)
     pixels = torch.cat([images.flatten(1, 2), fill.expand(len(images), 1, -1)], 1)
     return pixels[:, sources].view_as(images)
 
