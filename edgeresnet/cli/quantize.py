@@ -24,7 +24,7 @@ EPILOG = """\b
 Examples:
   edgeresnet quantize resnet50.onnx
   edgeresnet quantize detector.onnx --size 640x640 --images photos --min-db 25
-  edgeresnet quantize mobilenet.onnx --static --images photos --pixel-range normalized
+  edgeresnet quantize mobilenet.onnx --images photos --pixel-range normalized
   edgeresnet quantize resnet18-fp32.onnx --data cifar10 --max-drop 0.3
 """
 
@@ -34,11 +34,18 @@ Examples:
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The result. [default: MODEL with -int8 or -int8-static before its suffix]",
+    help="The result. [default: MODEL with its form, -int8 or -int8-static, before its suffix]",
+)
+@click.option(
+    "--dynamic",
+    "form",
+    flag_value="dynamic",
+    help="Take the ranges of activations from each call. [default: the faster form; --static is tried if it has real --images]",
 )
 @click.option(
     "--static",
-    is_flag=True,
+    "form",
+    flag_value="static",
     help="Fix the ranges of activations beforehand, from images: depthwise and grouped convolutions compute in INT8 too.",
 )
 @click.option("--size", type=Size(), help="Height and width of the images, for a model that leaves them open.")
@@ -46,7 +53,7 @@ Examples:
 @click.option(
     "--images",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of images such as the model is for, to prove the result on and, with --static, to take ranges from others of them; a "
+    help="Folder of images such as the model is for, to prove the result on and, in the static form, to take ranges from others of them; a "
     "hundred are enough. [default: generated ones]",
 )
 @click.option(
@@ -69,7 +76,7 @@ Examples:
 def command(
     model: Path,
     output: Path | None,
-    static: bool,
+    form: str | None,
     size: tuple[int, int] | None,
     fixed: dict[str, str],
     images: Path | None,
@@ -80,7 +87,7 @@ def command(
     limit: int | None,
     style: str,
 ) -> None:
-    """Quantize any CNN in ONNX form to INT8, dynamic or static; no data is needed.
+    """Quantize any CNN in ONNX form to INT8, dynamic or static, whichever is faster; no data is needed.
 
     Says for every layer what it did and why, and writes the result only if it is close to MODEL in every output, smaller, and at least as
     fast on this machine. --data and --max-drop are for classifiers of this project.
@@ -92,17 +99,15 @@ def command(
         raise click.UsageError("--data and --limit need --max-drop: labelled images are for a budget of top-1")
     with needing("export"):
         from exporters.quantize import quantize_file
-    form = "int8-static" if static else "int8"
-    target = output or model.with_name(f"{model.stem.removesuffix('-fp32')}-{form}{model.suffix}")
-    if target.resolve() == model.resolve():
+    if output is not None and output.resolve() == model.resolve():
         raise click.UsageError("--output is the model itself")
     with progress_bars() as track:
         result = quantize_file(
             model,
-            target,
+            output,
             size=size,
             fixed=fixed,
-            static=static,
+            form=form,
             images=images,
             pixel_range=pixel_range,
             least_db=min_db,
@@ -110,8 +115,11 @@ def command(
             max_drop=max_drop,
             track=track,
         )
-    if static:
+    if result.calibrated_on:
         note(f"calibrated on {result.calibrated_on}" if images else "calibrated on generated images: give --images")
+    for other in result.others:
+        reached = "" if other.speedup is None else f"{other.speedup:.2f}x, {other.sqnr_db:.1f} dB; "
+        note(f"{other.precision} was not written: {reached}{other.reason}")
     if style == "json":
         print(json.dumps(_plain(asdict(result)), indent=1))
         return
@@ -169,7 +177,7 @@ def _show_layers(result: "QuantizedFile") -> None:
 def _show_result(result: "QuantizedFile") -> None:
     proof = result.proof
     print(
-        f"{result.path}: {result.size_bytes / 1e6:.1f} MB ({result.original_size_bytes / 1e6:.1f}), "
+        f"{result.path}: {result.precision}, {result.size_bytes / 1e6:.1f} MB ({result.original_size_bytes / 1e6:.1f}), "
         f"{result.int8_ms:.2f} ms ({result.fp32_ms:.2f}, {result.speedup:.2f}x) with {result.threads} threads"
     )
     for output in proof.outputs:

@@ -7,7 +7,7 @@ from torch import nn
 from edgeresnet.errors import ExportError, ModelFormatError, ModelNotFoundError
 from edgeresnet.evaluation import compare_logits
 from edgeresnet.session import Session
-from exporters import quantize
+from exporters import attempt
 from exporters.quantize import quantize_file
 
 
@@ -70,7 +70,7 @@ def test_a_wrong_or_a_slow_result_is_not_written(tmp_path, monkeypatch):
     source = save(convolutions(), (3, 24, 24), tmp_path / "any.onnx")
     with pytest.raises(ExportError, match=r"the quantized outputs are .* dB.*at least 90 dB.*nothing was written; fix: .*--min-db"):
         quantize_file(source, tmp_path / "small.onnx", least_db=90)
-    monkeypatch.setattr(quantize, "LEAST_SPEEDUP", 1000)
+    monkeypatch.setattr(attempt, "LEAST_SPEEDUP", 1000)
     with pytest.raises(ExportError, match=r"INT8 is slower here, .* against .* ms; nothing was written"):
         quantize_file(source, tmp_path / "small.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["any.onnx"]

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeresnet.errors import DataError, ExportError
 from edgeresnet.race import RaceResult
-from exporters import quantize
+from exporters import attempt
 from exporters.quantize import quantize_file
 
 FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
@@ -19,13 +19,13 @@ FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 @pytest.fixture
 def quantized(tmp_path, graphs, monkeypatch):
     """Quantizes a model, and runs both files by plain ONNX Runtime on images that the proof did not see."""
-    monkeypatch.setattr(quantize, "race", lambda *calls, **_: RaceResult(first_ms=2, second_ms=1, speedup=2, lower=2, upper=2))
-    monkeypatch.setattr(quantize, "PAYING_SHARES", ())
+    monkeypatch.setattr(attempt, "race", lambda *calls, **_: RaceResult(first_ms=2, second_ms=1, speedup=2, lower=2, upper=2))
+    monkeypatch.setattr(attempt, "PAYING_SHARES", ())
 
     def run(network, *, tolerance=0.05, images=None, skip=(), folder=None, **options):
         source, target = tmp_path / "network.onnx", tmp_path / "int8.onnx"
         onnx.save(network, source)
-        result = quantize_file(source, target, images=folder, **options)
+        result = quantize_file(source, target, form="dynamic", images=folder, **options)
         feeds = images or {"x": graphs.pictures(network.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 2, 3, 24, 24)}
         expected, found = graphs.run(source.read_bytes(), **feeds), graphs.run(target.read_bytes(), **feeds)
         assert list(expected) == list(found)
@@ -171,9 +171,9 @@ def a_loser_of_its_race(monkeypatch, *, races, gains):
         lower = next(ends)
         return RaceResult(first_ms=1, second_ms=1, speedup=lower, lower=lower, upper=lower)
 
-    monkeypatch.setattr(quantize, "race", race)
+    monkeypatch.setattr(attempt, "race", race)
     answers = iter(gains)
-    monkeypatch.setattr(quantize, "estimate_speedup", lambda *_, **__: next(answers))
+    monkeypatch.setattr(attempt, "estimate_speedup", lambda *_, **__: next(answers))
 
 
 def row_of_layers(graphs, count):
@@ -198,7 +198,7 @@ def test_a_small_network_that_loses_its_race_leaves_the_layer_that_costs_most_ti
 
 
 @pytest.mark.parametrize(
-    ("count", "gains"), [(2, [1.0, 0.9]), (quantize.FEW_LAYERS + 1, []), (1, [])], ids=["no layer costs time", "many layers", "one layer"]
+    ("count", "gains"), [(2, [1.0, 0.9]), (attempt.FEW_LAYERS + 1, []), (1, [])], ids=["no layer costs time", "many layers", "one layer"]
 )
 def test_a_network_that_loses_its_race_whatever_is_left_is_refused(quantized, graphs, monkeypatch, count, gains):
     a_loser_of_its_race(monkeypatch, races=[0.97], gains=gains)

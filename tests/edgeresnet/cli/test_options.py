@@ -316,6 +316,7 @@ TESTED = {
     # tests/edgeresnet/cli/test_quantize.py.
     "quantize": {
         *(
+            "--dynamic",
             "--static",
             "--output",
             "--min-db",

@@ -61,10 +61,12 @@ def test_quantize_passes_on_what_it_is_asked(run_cli, door, files):
     run_cli("quantize", files["fp32"], "--output", files["out"], "--min-db", 31.5)
     assert quantizing.arrived[0] == (files["fp32"], files["out"])
     assert quantizing.named["least_db"] == 31.5
-    quantizing = door("exporters.quantize.quantize_file")
-    run_cli("quantize", files["fp32"])
-    assert quantizing.arrived[0] == (files["fp32"], files["fp32"].with_name("resnet18-int8.onnx"))
-    assert quantizing.named["least_db"] == 20
+    for given, form in (((), None), (("--dynamic",), "dynamic"), (("--static",), "static")):
+        quantizing = door("exporters.quantize.quantize_file")
+        run_cli("quantize", files["fp32"], *given)
+        # The name of the result tells its form, which is not always known beforehand.
+        assert quantizing.arrived[0] == (files["fp32"], None)
+        assert (quantizing.named["form"], quantizing.named["least_db"]) == (form, 20)
 
 
 def train(run_cli, door, *arguments):

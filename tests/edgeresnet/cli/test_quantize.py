@@ -33,6 +33,7 @@ def test_a_budget_of_top_1_is_kept(run_cli, exports, labelled_folder, tmp_path):
     report = json.loads(result.out)
     assert report["accuracy"]["count"] == 30
     original = json.loads(run_cli("eval", source, "--data", labelled_folder, "--no-original", "--format", "json").out)
+    assert (report["precision"], report["others"][0]["reason"]) == ("int8", "not tried: it needs --images")
     quantized = json.loads(run_cli("eval", tmp_path / "net-int8.onnx", "--data", labelled_folder, "--no-original", "--format", "json").out)
     assert quantized["top1"] == pytest.approx(report["accuracy"]["top1"])
     assert quantized["top1"] >= original["top1"]

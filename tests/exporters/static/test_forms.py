@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeresnet.errors import ExportError
 from edgeresnet.race import RaceResult
 from edgeresnet.session import Session
-from exporters import quantize
+from exporters import attempt, quantize
 from exporters.quantize import quantize_file
 
 FLOAT = TensorProto.FLOAT
@@ -30,13 +30,13 @@ def operators(path, folder):
 @pytest.fixture
 def quantized(tmp_path, graphs, monkeypatch):
     """Quantizes a model, compares both files on other images, and tells the operators that ONNX Runtime runs; the race is not run."""
-    monkeypatch.setattr(quantize, "race", lambda *calls, **_: RaceResult(first_ms=2, second_ms=1, speedup=2, lower=2, upper=2))
-    monkeypatch.setattr(quantize, "PAYING_SHARES", ())
+    monkeypatch.setattr(attempt, "race", lambda *calls, **_: RaceResult(first_ms=2, second_ms=1, speedup=2, lower=2, upper=2))
+    monkeypatch.setattr(attempt, "PAYING_SHARES", ())
 
     def run(network, *, tolerance=0.05, images=None, **options):
         source, target = tmp_path / "network.onnx", tmp_path / "static.onnx"
         onnx.save(network, source)
-        result = quantize_file(source, target, static=True, pixel_range="normalized", images=images, **options)
+        result = quantize_file(source, target, form="static", pixel_range="normalized", images=images, **options)
         x = graphs.pictures(1, 3, 24, 24)
         expected, found = graphs.run(source.read_bytes(), x=x), graphs.run(target.read_bytes(), x=x)
         assert list(expected) == list(found)
@@ -240,10 +240,10 @@ def test_what_floats_mean_must_be_said(tmp_path, graphs):
     source = tmp_path / "network.onnx"
     onnx.save(graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], graphs.TRUNK), source)
     with pytest.raises(ExportError, match=r"the static form fixes ranges for one meaning of floats.*fix: --pixel-range normalized, 1, 255"):
-        quantize_file(source, tmp_path / "static.onnx", static=True)
+        quantize_file(source, tmp_path / "static.onnx", form="static")
     onnx.save(graphs.model([node("Relu", ["x"], "y")], [], outputs={"y": (FLOAT, ["N", 3, 24, 24])}), source)
     with pytest.raises(ExportError, match=r"network.onnx: nothing to quantize: .*"):
-        quantize_file(source, tmp_path / "static.onnx", static=True, pixel_range="1")
+        quantize_file(source, tmp_path / "static.onnx", form="static", pixel_range="1")
     assert [path.name for path in tmp_path.iterdir()] == ["network.onnx"]
 
 
@@ -268,27 +268,27 @@ def test_images_that_decide_ranges_are_not_those_that_prove_them(quantized, grap
 
 
 def test_a_model_of_this_project_says_that_it_is_static(exports, tmp_path, monkeypatch):
-    monkeypatch.setattr(quantize, "race", lambda *calls, **_: RaceResult(first_ms=2, second_ms=1, speedup=2, lower=2, upper=2))
-    monkeypatch.setattr(quantize, "PAYING_SHARES", ())
-    result = quantize_file(exports["fp32"].path, tmp_path / "again.onnx", static=True)
+    monkeypatch.setattr(attempt, "race", lambda *calls, **_: RaceResult(first_ms=2, second_ms=1, speedup=2, lower=2, upper=2))
+    monkeypatch.setattr(attempt, "PAYING_SHARES", ())
+    result = quantize_file(exports["fp32"].path, tmp_path / "again.onnx", form="static")
     spec = Session(result.path).spec
     assert (spec.precision, spec.checkpoint_sha256) == ("int8-static", exports["fp32"].spec.checkpoint_sha256)
     assert operators(result.path, tmp_path)["QLinearConv"] == 20
     assert all(layer.int8_ms > 0 for layer in result.layers if layer.quantized)
     with pytest.raises(ExportError, match="quantized already"):
-        quantize_file(result.path, tmp_path / "twice.onnx", static=True)
+        quantize_file(result.path, tmp_path / "twice.onnx", form="static")
 
 
 @pytest.mark.parametrize("batch", [3, "N"])
 def test_half_precision_and_fixed_batches_are_taken(tmp_path, graphs, monkeypatch, batch):
-    monkeypatch.setattr(quantize, "race", lambda *calls, **_: RaceResult(first_ms=2, second_ms=1, speedup=2, lower=2, upper=2))
-    monkeypatch.setattr(quantize, "PAYING_SHARES", ())
+    monkeypatch.setattr(attempt, "race", lambda *calls, **_: RaceResult(first_ms=2, second_ms=1, speedup=2, lower=2, upper=2))
+    monkeypatch.setattr(attempt, "PAYING_SHARES", ())
     half = TensorProto.FLOAT16
     tensors = [graphs.weights(tensor.name, *tensor.dims, dtype=np.float16) for tensor in graphs.TRUNK]
     inputs, outputs = {"x": (half, [batch, 3, 24, 24])}, {"y": (half, [batch, 32])}
     network = graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], tensors, inputs=inputs, outputs=outputs)
     onnx.save(network, tmp_path / "network.onnx")
-    result = quantize_file(tmp_path / "network.onnx", tmp_path / "static.onnx", static=True, pixel_range="normalized")
+    result = quantize_file(tmp_path / "network.onnx", tmp_path / "static.onnx", form="static", pixel_range="normalized")
     assert [layer.reason for layer in result.layers] == [""] * 3
     # As far as normalized pixels go.
     x = graphs.pictures(3, 3, 24, 24, dtype=np.float16).clip(-2, 2.4)

@@ -1,0 +1,154 @@
+"""A model in one form of INT8, as good as it gets on this machine: what does not pay is left in FP32, and it must win its race."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+
+import onnx
+from numpy.typing import NDArray
+
+from edgeresnet.errors import ExportError
+from edgeresnet.progress import Track
+from edgeresnet.race import RaceResult, estimate_speedup, race
+from exporters.budget import Candidate, Form, Search
+from exporters.foreign.prepare import PreparedModel
+from exporters.int8.layertimes import time_fp32_layers
+from exporters.int8.quantize import LayerChoice, QuantizedModel
+from exporters.sessions import open_session, run_session
+
+# Of what a layer takes in FP32; layers that take more in INT8 are tried in FP32. Beside that INT8 layers cost the turning of values to
+# rows and back, which belongs to none of them: so layers that gain too little to pay for it are tried too.
+PAYING_SHARES: Final = (1.25, 0.85, 0.6)
+# By which the whole network must gain from leaving more layers, since that costs size.
+WORTH_LEAVING: Final = 1.03
+# Of a network with so few layers in INT8 (those that share weights count once), each is tried in FP32 by itself where the race is not won:
+# the nodes around products are a large part of its time, and no layer's own time has them.
+FEW_LAYERS: Final = 5
+# By which the quantized model must win its race, for certain.
+LEAST_SPEEDUP: Final = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A model that is within the budget, smaller than the user's, and certainly faster here.
+
+    Attributes:
+        precision: One of ``PRECISIONS``.
+        candidate: The model and its proof.
+        content: The file.
+        race: Against the user's file.
+        layers: What became of each layer, with its own error and time.
+    """
+
+    precision: str
+    candidate: Candidate
+    content: bytes
+    race: RaceResult
+    layers: tuple[LayerChoice, ...]
+
+
+def attempt(prepared: PreparedModel, search: Search, feeds: Mapping[str, NDArray[Any]], track: Track) -> Attempt:
+    """Find the largest set of layers in INT8 that is within the budget and pays.
+
+    Args:
+        prepared: The user's model.
+        search: Of the form.
+        feeds: What it is timed on.
+        track: Progress reporter.
+
+    Raises:
+        ExportError: If there is none.
+    """
+    times = _LayerTimes(prepared.model, feeds, search.form)
+    candidate = search.find_largest(_leave_what_does_not_pay(search, times, track))
+    result = race(*pair_calls(feeds, prepared.source, candidate.content), track)
+    while not result.lower >= LEAST_SPEEDUP and (other := _leave_one(search, candidate, feeds, len(prepared.source), track)) is not None:
+        candidate = other
+        result = race(*pair_calls(feeds, prepared.source, candidate.content), track)
+    content = search.finish(candidate)
+    if len(content) >= len(prepared.source):
+        raise ExportError(
+            f"the result would be larger: {len(content):,} bytes, the original has {len(prepared.source):,}; nothing was written"
+        )
+    if not result.lower >= LEAST_SPEEDUP:
+        count = sum(layer.quantized for layer in candidate.quantized.layers)
+        raise ExportError(
+            f"INT8 is slower here, or not certainly faster ({result.lower:.2f} to {result.upper:.2f}x), with {count} layers in it: "
+            f"{result.second_ms:.2f} against {result.first_ms:.2f} ms; nothing was written"
+        )
+    layers = _describe_layers(candidate, times, search)
+    return Attempt(precision=search.form.precision, candidate=candidate, content=content, race=result, layers=layers)
+
+
+def pair_calls(feeds: Mapping[str, NDArray[Any]], first: bytes, second: bytes) -> tuple[Callable[[], object], Callable[[], object]]:
+    """A call of each of two models, for a race."""
+    return partial(run_session, open_session(first), feeds), partial(run_session, open_session(second), feeds)
+
+
+class _LayerTimes:
+    """How long each layer takes in both forms."""
+
+    def __init__(self, model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]], form: Form) -> None:
+        self.feeds, self._form = feeds, form
+        self.fp32 = time_fp32_layers(model, feeds)
+
+    def int8(self, quantized: QuantizedModel) -> dict[str, float]:
+        return self._form.time_layers(quantized, self.feeds)
+
+    def find_slow(self, quantized: QuantizedModel, taken: Mapping[str, float], share: float) -> dict[str, str]:
+        """Layers that take more than a share of what they take in FP32, each with the reason; none if all do.
+
+        Layers that share their weights stay together: otherwise the file would keep those twice.
+        """
+        slow: dict[str, str] = {}
+        for group in quantized.sharing():
+            int8, fp32 = (sum(times.get(name, 0.0) for name in group) for times in (taken, self.fp32))
+            if int8 > share * fp32 > 0:
+                slow |= dict.fromkeys(group, f"does not pay: {int8:.3g} ms in INT8, {fp32:.3g} in FP32")
+        return slow if len(slow) < sum(layer.quantized for layer in quantized.layers) else {}
+
+
+def _leave_what_does_not_pay(search: Search, times: _LayerTimes, track: Track) -> dict[str, str]:
+    """Layers that stay in FP32 because the whole network is then clearly faster, each with the reason."""
+    best = everything = search.quantize({})
+    taken, left = times.int8(everything), dict[str, str]()
+    for share in PAYING_SHARES:
+        slow = times.find_slow(everything, taken, share)
+        if len(slow) <= len(left):
+            continue
+        tried = search.quantize(slow)
+        gain = estimate_speedup(*pair_calls(times.feeds, best.model.SerializeToString(), tried.model.SerializeToString()), track)
+        if gain > WORTH_LEAVING:
+            best, left = tried, slow
+    return left
+
+
+def _leave_one(search: Search, candidate: Candidate, feeds: Mapping[str, NDArray[Any]], size_bytes: int, track: Track) -> Candidate | None:
+    """The model with one more layer in FP32, that without which it is fastest and smaller than so many bytes.
+
+    None if it is slower without any of them, or there are many.
+    """
+    groups = candidate.quantized.sharing()
+    if not 1 < len(groups) <= FEW_LAYERS:
+        return None
+    left = {layer.name: layer.reason for layer in candidate.quantized.layers if not layer.quantized}
+    gains = []
+    for group in groups:
+        content = search.quantize(left | dict.fromkeys(group, "tried in FP32")).model.SerializeToString()
+        if len(content) < size_bytes:
+            gains.append((estimate_speedup(*pair_calls(feeds, candidate.content, content), track), group))
+    gain, group = max(gains, default=(0.0, []))
+    if gain <= 1:
+        return None
+    other = search.judge(search.quantize(left | dict.fromkeys(group, f"does not pay: the network takes {gain:.2f} times as long with it")))
+    return None if search.complaint(other) else other
+
+
+def _describe_layers(candidate: Candidate, times: _LayerTimes, search: Search) -> tuple[LayerChoice, ...]:
+    errors = search.sensitivity(candidate.quantized).own_errors()
+    int8 = times.int8(candidate.quantized)
+    return tuple(
+        replace(layer, sqnr_db=errors.get(layer.name), fp32_ms=times.fp32.get(layer.name), int8_ms=int8.get(layer.name))
+        for layer in candidate.quantized.layers
+    )

@@ -1,0 +1,82 @@
+"""Which form of INT8 `quantize` writes where none is asked for."""
+
+import onnx
+import pytest
+
+from edgeresnet.errors import ExportError
+from edgeresnet.race import RaceResult
+from exporters import attempt, quantize
+from exporters.budget import Search
+from exporters.quantize import quantize_file
+
+
+class Races:
+    """What decides instead of the clock: the user's file is always slower, and one form beats the other as told."""
+
+    def __init__(self, monkeypatch, lower, upper):
+        self.between_forms = 0
+        won = RaceResult(first_ms=2, second_ms=1, speedup=2, lower=2, upper=2)
+        monkeypatch.setattr(attempt, "race", lambda *calls, **_: won)
+        monkeypatch.setattr(attempt, "PAYING_SHARES", ())
+        monkeypatch.setattr(quantize, "race", self._race)
+        self._result = RaceResult(first_ms=1, second_ms=1, speedup=(lower + upper) / 2, lower=lower, upper=upper)
+
+    def _race(self, *_):
+        self.between_forms += 1
+        return self._result
+
+
+@pytest.fixture
+def source(tmp_path, graphs):
+    network = graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], graphs.TRUNK)
+    onnx.save(network, tmp_path / "net-fp32.onnx")
+    return tmp_path / "net-fp32.onnx"
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "written", "reason"),
+    [
+        (1.2, 1.4, "int8-static", "slower: 1.30 times the time"),
+        (0.5, 0.75, "int8", "slower: 1.60 times the time"),
+        (0.9, 1.1, "int8", "not certainly faster, and not as close"),
+    ],
+)
+def test_of_both_forms_the_faster_is_written_and_the_other_is_told(source, image_folder, monkeypatch, lower, upper, written, reason):
+    races = Races(monkeypatch, lower, upper)
+    given = {"images": image_folder / "train", "pixel_range": "1"}
+    result = quantize_file(source, **given)
+    assert (result.precision, result.path) == (written, source.with_name(f"net-{written}.onnx"))
+    (other,) = result.others
+    assert (other.reason, other.speedup, races.between_forms) == (reason, 2, 1)
+    operators = {node.op_type for node in onnx.load(result.path).graph.node}
+    assert ("DequantizeLinear" in operators, bool(result.calibrated_on)) == (written == "int8-static", written == "int8-static")
+    asked = "static" if written == "int8" else "dynamic"
+    alone = quantize_file(source, form=asked, **given)
+    assert alone.precision == other.precision != written
+    assert alone.others == ()
+    # The dynamic form alone is proven on more images: those that ranges would be taken from are among them.
+    assert other.sqnr_db == pytest.approx(alone.proof.sqnr_db, abs=1e-9 if asked == "static" else 3)
+
+
+def test_a_form_that_cannot_be_had_leaves_the_other(source, image_folder, monkeypatch):
+    Races(monkeypatch, 0.9, 1.1)
+    for given, wanted in (
+        ({}, "--images and --pixel-range"),
+        ({"images": image_folder / "train"}, "--pixel-range"),
+        ({"pixel_range": "1"}, "--images"),
+    ):
+        result = quantize_file(source, **given)
+        assert result.precision == "int8"
+        assert [(other.precision, other.reason) for other in result.others] == [("int8-static", f"not tried: it needs {wanted}")]
+    budget = Search.complaint
+    monkeypatch.setattr(
+        Search, "complaint", lambda search, candidate: "too far" if search.form.precision == "int8" else budget(search, candidate)
+    )
+    result = quantize_file(source, images=image_folder / "train", pixel_range="1")
+    assert result.precision == "int8-static"
+    assert [(other.precision, other.reason.split(",")[0], other.speedup) for other in result.others] == [("int8", "too far", None)]
+    monkeypatch.setattr(Search, "complaint", lambda search, candidate: f"{search.form.precision} is too far")
+    with pytest.raises(
+        ExportError, match=r"net-fp32.onnx: in the dynamic form, int8 is too far, .*; in the static form, int8-static is too far"
+    ):
+        quantize_file(source, images=image_folder / "train", pixel_range="1")
