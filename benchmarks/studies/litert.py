@@ -86,7 +86,10 @@ class LiteRTSubject:
 
 
 class LoadedLiteRT:
-    """LiteRT's interpreter, with the XNNPACK kernels that it takes by itself on CPUs."""
+    """LiteRT's interpreter, with the XNNPACK kernels that it takes by itself on CPUs.
+
+    The full INT8 form takes and gives codes, which are part of its call here as they are of an application's.
+    """
 
     provider = "LiteRT CPU"
 
@@ -95,37 +98,62 @@ class LoadedLiteRT:
 
         self._interpreter: Any = Interpreter(str(path), num_threads=threads)
         self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        self._output = self._interpreter.get_output_details()[0]["index"]
+        (self._input,), (self._output,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
 
-    def logits(self, pixels: Pixels) -> NDArray[np.float32]:
+    def logits(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         return np.concatenate([self._run(image) for image in pixels])
 
     def close(self) -> None:
         self._interpreter = None
 
-    def _run(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        self._interpreter.set_tensor(self._input, image[None])
+    def _run(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        scale, zero_point = self._input["quantization"]
+        if scale and image.dtype == np.float32:
+            image = np.clip(np.rint(image / scale) + zero_point, -128, 127).astype(self._input["dtype"])
+        self._interpreter.set_tensor(self._input["index"], image[None])
         self._interpreter.invoke()
-        logits: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
-        return logits
+        logits: NDArray[np.float32] = self._interpreter.get_tensor(self._output["index"])
+        scale, zero_point = self._output["quantization"]
+        return np.float32(scale) * (logits.astype(np.float32) - zero_point) if scale else logits
 
 
-def convert(weights: Path, folder: Path) -> dict[str, Path]:
-    """Convert a weights file with LiteRT's own tools, by their standard recipe; returns a .tflite file by precision."""
-    import litert_torch
+def convert_weights(weights: Path, folder: Path) -> dict[str, Path]:
+    """Convert a weights file with LiteRT's own tools; returns a .tflite file by precision."""
     import torch
-    from ai_edge_quantizer import quantizer, recipe
 
     from edgeresnet.training.weights import load_weights
 
     trained = load_weights(weights)
-    files = {precision: folder / f"{trained.spec.architecture}-{precision}.tflite" for precision in PRECISIONS}
-    image = torch.zeros(1, *trained.spec.input.shape, dtype=torch.uint8)
-    litert_torch.convert(trained.model.eval(), (image,)).export(str(files["fp32"]))
-    quantization = quantizer.Quantizer(str(files["fp32"]))
-    quantization.load_quantization_recipe(recipe.dynamic_wi8_afp32())
-    quantization.quantize().export_model(str(files["int8"]))
+    return convert(trained.model.eval(), torch.zeros(1, *trained.spec.input.shape, dtype=torch.uint8), folder, trained.spec.architecture)
+
+
+def convert(module: Any, image: Any, folder: Path, name: str, calibration: Sequence[NDArray[Any]] = ()) -> dict[str, Path]:
+    """Convert a PyTorch module with LiteRT's own tools, by their standard recipes.
+
+    Args:
+        module: In evaluation mode.
+        image: A tensor such as it takes.
+        folder: Where the files are written.
+        name: Begin of their names.
+        calibration: Values of its input, for the full INT8 form.
+
+    Returns:
+        A .tflite file by precision: ``PRECISIONS``, and ``int8-static`` if there is calibration.
+    """
+    import litert_torch
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import quantizer, recipe
+
+    files = {precision: folder / f"{name}-{precision}.tflite" for precision in (*PRECISIONS, *(["int8-static"] if calibration else []))}
+    litert_torch.convert(module, (image,)).export(str(files["fp32"]))
+    for precision in files.keys() - {"fp32"}:
+        quantization = quantizer.Quantizer(str(files["fp32"]))
+        quantization.load_quantization_recipe(recipe.dynamic_wi8_afp32() if precision == "int8" else recipe.static_wi8_ai8())
+        ranges = None
+        if precision == "int8-static":
+            ((signature, names),) = Interpreter(str(files["fp32"])).get_signature_list().items()
+            ranges = quantization.calibrate({signature: [{names["inputs"][0]: values} for values in calibration]})
+        quantization.quantize(ranges).export_model(str(files[precision]))
     return files
 
 
@@ -145,9 +173,8 @@ def compare(models: Sequence[OnnxSubject], original: OriginalSubject, images: Pi
     """
     check_same_weights(list(models), original)
     with TemporaryDirectory(prefix="edgeresnet-") as folder:
-        # In a process of its own: the converter leaves threads behind, and prints.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _print_on_stderr) as pool, needing("litert"):
-            files = pool.submit(convert, original.path, Path(folder)).result()
+        with apart() as pool, needing("litert"):
+            files = pool.submit(convert_weights, original.path, Path(folder)).result()
         subjects: list[Subject] = [*models]
         subjects += [LiteRTSubject(path, replace(original.spec, precision=precision), threads) for precision, path in files.items()]
         timings = [Timings() for _ in subjects]
@@ -168,6 +195,11 @@ def compare(models: Sequence[OnnxSubject], original: OriginalSubject, images: Pi
                 )
             )
     return results
+
+
+def apart() -> ProcessPoolExecutor:
+    """A process of its own for the converter, which leaves threads behind, and prints."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _print_on_stderr)
 
 
 def _print_on_stderr() -> None:
