@@ -7,12 +7,9 @@ Where LiteRT is not installed its columns stay empty.
 import json
 import os
 import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -20,43 +17,24 @@ from typing import Any, Final
 import click
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from benchmarks.environment import describe_environment
 from benchmarks.report.markdown import write_table
-from benchmarks.studies.litert import LoadedLiteRT, apart, convert
-from edgeresnet.evaluation import Logits, compare_logits, synthetic_images
+from benchmarks.studies.forms import FORMS, load, make_forms, time_in_turns
+from edgeresnet.evaluation import compare_logits, synthetic_images
 from edgeresnet.files import write_text
-from edgeresnet.providers import load_onnxruntime, session_options
-from edgeresnet.timing import time_calls
 
 SIZE: Final = 224
 IMAGES: Final = 8
 # For the ranges of the static forms, and for the proof; none of them is among the images that the answers are compared on.
 FOLDER_IMAGES: Final = 96
 FOLDER_SEED: Final = 1
-# LiteRT's calibration keeps every value of every layer.
-LITERT_CALIBRATION_IMAGES: Final = 24
-# All forms in turns, for so long each: what else the machine does meets all alike.
-ROUNDS: Final = 9
-BURST_SECONDS: Final = 0.4
 NETWORKS: Final = (
     *("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x1_0"),
     *("squeezenet1_1", "densenet121", "regnet_y_400mf", "googlenet", "convnext_tiny"),
 )
-# Of a record, and what a table calls them.
-FORMS: Final = {
-    "dynamic": "`quantize --dynamic`",
-    "static": "`quantize --static`",
-    "stock-dynamic": "stock dynamic",
-    "stock-static": "stock static",
-    "litert-fp32": "LiteRT FP32",
-    "litert-dynamic": "LiteRT dynamic",
-    "litert-static": "LiteRT full INT8",
-}
-LITERT_FORMS: Final = {"fp32": "litert-fp32", "int8": "litert-dynamic", "int8-static": "litert-static"}
-
-Call = Callable[[NDArray[np.float32]], Logits]
+# Of random weights some units are noise in every form: what is measured is the form, not the budget.
+OPTIONS: Final = ("--min-db", "-1000", "--pixel-range", "normalized")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +42,7 @@ class FormResult:
     """One form of a network.
 
     Attributes:
-        ms: Time of a call with one image: the median of ``ROUNDS`` medians, all forms in turns.
+        ms: Time of a call with one image: the median of the rounds' medians, all forms in turns.
         speedup: Median over the rounds of the time of ONNX Runtime's FP32 over this one's.
         sqnr_db: Of its outputs against FP32.
         size_mb: Of its file.
@@ -100,35 +78,23 @@ def measure_network(name: str) -> NetworkResult:
     images = _normalize(synthetic_images(SIZE, IMAGES))
     seen = synthetic_images(SIZE, FOLDER_IMAGES, seed=FOLDER_SEED)
     with TemporaryDirectory(prefix="edgeresnet-") as folder:
-        files = {form: Path(folder) / f"{name}-{form}.onnx" for form in ("fp32", "dynamic", "static", "stock-dynamic", "stock-static")}
-        _export(name, images, files["fp32"])
-        _quantize_stock(files["fp32"], files["stock-dynamic"])
-        _quantize_stock_static(files["fp32"], files["stock-static"], _normalize(seen))
-        pictures = Path(folder) / "images"
-        pictures.mkdir()
-        for number, pixels in enumerate(seen):
-            Image.fromarray(pixels).save(pictures / f"{number:02}.png")
-        reports = {form: _quantize(files["fp32"], files[form], f"--{form}", "--images", str(pictures)) for form in ("dynamic", "static")}
-        if find_spec("litert_torch") is not None:
-            files |= _convert_for_litert(name, images, _normalize(seen[:LITERT_CALIBRATION_IMAGES]), Path(folder))
-        files = {form: path for form, path in files.items() if path.exists()}
-        calls = {form: _load(path) for form, path in files.items()}
-        times = _time_in_turns(calls, images[:1])
+        fp32 = Path(folder) / f"{name}.onnx"
+        _export(name, images, fp32)
+        made = make_forms(fp32, seen, _normalize(seen), partial(_build, name, images), OPTIONS)
+        calls = {"fp32": load(fp32)} | {form: load(file.path) for form, file in made.items()}
+        times = time_in_turns(calls, images[:1])
         answers = {form: np.concatenate([call(image[None]) for image in images]) for form, call in calls.items()}
-        sizes = {form: path.stat().st_size / 1e6 for form, path in files.items()}
-    counts = {form: sum(not layer["reason"] for layer in layers) for form, layers in reports.items() if layers is not None}
-    forms = {
-        form: FormResult(
-            ms=statistics.median(times[form]),
-            speedup=statistics.median(a / b for a, b in zip(times["fp32"], times[form], strict=True)),
-            sqnr_db=compare_logits(answers["fp32"], answers[form]).sqnr_db,
-            size_mb=sizes[form],
-            layers_in_int8=counts.get(form),
-        )
-        for form in FORMS
-        if form in files
-    }
-    layers = max(len(layers or []) for layers in reports.values())
+        forms = {
+            form: FormResult(
+                ms=statistics.median(times[form]),
+                speedup=statistics.median(a / b for a, b in zip(times["fp32"], times[form], strict=True)),
+                sqnr_db=compare_logits(answers["fp32"], answers[form]).sqnr_db,
+                size_mb=file.path.stat().st_size / 1e6,
+                layers_in_int8=file.layers_in_int8,
+            )
+            for form, file in made.items()
+        }
+    layers = max(len(file.layers) for file in made.values())
     return NetworkResult(network=name, layers=layers, fp32_ms=statistics.median(times["fp32"]), forms=forms)
 
 
@@ -136,60 +102,14 @@ def _normalize(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return ((pixels.transpose(0, 3, 1, 2) / 255 - 0.45) / 0.225).astype(np.float32)
 
 
-def _quantize(source: Path, target: Path, *options: str) -> list[dict[str, Any]] | None:
-    """What became of each layer; None, and a line on stderr, if `edgeresnet quantize` refuses the network."""
-    command = [sys.executable, "-m", "edgeresnet", "quantize", str(source), "--output", str(target), "--format", "json"]
-    # Of random weights some units are noise in every form: what is measured is the form, not the budget.
-    command += ["--min-db", "-1000", "--pixel-range", "normalized", *options]
-    quantized = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own command
-    if quantized.returncode:
-        click.echo(quantized.stderr.strip(), err=True)
-        return None
-    layers: list[dict[str, Any]] = json.loads(quantized.stdout)["layers"]
-    return layers
-
-
-def _convert_for_litert(name: str, images: NDArray[np.float32], calibration: NDArray[np.float32], folder: Path) -> dict[str, Path]:
-    with apart() as pool:
-        try:
-            files = pool.submit(_convert_network, name, images, calibration, folder).result()
-        except Exception as error:  # noqa: BLE001  # its tools may raise anything
-            click.echo(f"{name}: LiteRT cannot convert it ({type(error).__name__}: {error})", err=True)
-            return {}
-    return {LITERT_FORMS[precision]: path for precision, path in files.items()}
-
-
-def _convert_network(name: str, images: NDArray[np.float32], calibration: NDArray[np.float32], folder: Path) -> dict[str, Path]:
-    import torch
-
-    return convert(_build(name, images), torch.from_numpy(images[:1]), folder, name, [image[None] for image in calibration])
-
-
-def _load(path: Path) -> Call:
-    """What a file answers, on one thread."""
-    if path.suffix == ".tflite":
-        return LoadedLiteRT(path, 1).logits
-    session = load_onnxruntime().InferenceSession(path, session_options(1), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda values: session.run(None, {name: values})[0]
-
-
-def _time_in_turns(calls: Mapping[str, Call], image: NDArray[np.float32]) -> dict[str, list[float]]:
-    """Median milliseconds of a call of each form in each round."""
-    times: dict[str, list[float]] = {form: [] for form in calls}
-    for _ in range(ROUNDS):
-        for form, call in calls.items():
-            times[form].append(statistics.median(time_calls(partial(call, image), seconds=BURST_SECONDS, least=3)))
-    return times
-
-
 def _export(name: str, images: NDArray[np.float32], path: Path) -> None:
     import torch
 
-    torch.onnx.export(_build(name, images), (torch.from_numpy(images[:1]),), path, dynamo=True, external_data=False, verbose=False)
+    module, image = _build(name, images)
+    torch.onnx.export(module, (image,), path, dynamo=True, external_data=False, verbose=False)
 
 
-def _build(name: str, images: NDArray[np.float32]) -> Any:
+def _build(name: str, images: NDArray[np.float32]) -> tuple[Any, Any]:
     """Random weights, and BatchNorm statistics that belong to them: with the initial ones activations vanish or explode."""
     import torch
     from torchvision.models._api import get_model
@@ -199,36 +119,10 @@ def _build(name: str, images: NDArray[np.float32]) -> Any:
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the mean over all batches
+    batch = torch.from_numpy(images)
     with torch.no_grad():
-        network.train()(torch.from_numpy(images))
-    return network.eval()
-
-
-def _quantize_stock(source: Path, target: Path) -> None:
-    load_onnxruntime()
-    from onnxruntime.quantization.quant_utils import QuantType
-    from onnxruntime.quantization.quantize import quantize_dynamic
-
-    quantize_dynamic(source, target, weight_type=QuantType.QUInt8)
-
-
-def _quantize_stock_static(source: Path, target: Path, images: NDArray[np.float32]) -> None:
-    """As its documentation advises for x86: uint8 activations, int8 weights with a scale per channel."""
-    name = load_onnxruntime().InferenceSession(source, session_options(1), providers=["CPUExecutionProvider"]).get_inputs()[0].name
-    from onnxruntime.quantization.calibrate import CalibrationDataReader
-    from onnxruntime.quantization.quant_utils import QuantType
-    from onnxruntime.quantization.quantize import quantize_static
-
-    class Reader(CalibrationDataReader):
-        """Images, one at a time."""
-
-        def __init__(self) -> None:
-            self._feeds = iter([{name: image[None]} for image in images])
-
-        def get_next(self) -> Any:
-            return next(self._feeds, None)
-
-    quantize_static(source, target, Reader(), activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, per_channel=True)
+        network.train()(batch)
+    return network.eval(), batch[:1]
 
 
 def _describe(result: NetworkResult) -> str:
@@ -271,4 +165,7 @@ def command(networks: tuple[str, ...], record: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    command()
+    # Builders are sent to another process, which knows them under the module's own name alone.
+    from benchmarks.studies.networks import command as run
+
+    run()

@@ -1,0 +1,172 @@
+"""What INT8 costs trained networks in accuracy: every form's top-1 on a test set, beside FP32.
+
+``pip install 'edgeresnet[litert,export]'``; ``edgeresnet train --recipe benchmarks/records/trained/shufflenet_v2_x1_0/config.json --network
+torchvision:shufflenet_v2_x1_0 --image-size 64 --output runs/shufflenet``; then ``python -m benchmarks.studies.trained
+runs/shufflenet/weights.safetensors --record benchmarks/records/trained.json``. Both take CIFAR-10 from ``--data`` or ``EDGERESNET_DATA``.
+"""
+
+import json
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import click
+import numpy as np
+
+from benchmarks.environment import describe_environment
+from benchmarks.report.markdown import write_table
+from benchmarks.studies.forms import FORMS, Call, load, make_forms, time_in_turns
+from edgeresnet.datasets import LabelledImages, read_split
+from edgeresnet.errors import EdgeResNetError
+from edgeresnet.evaluation import Logits, compare_logits, match_classes, top1
+from edgeresnet.files import write_text
+from edgeresnet.training.weights import TrainedNetwork, load_weights
+from exporters.export import export_network
+
+# Training images, of which `edgeresnet quantize --static` takes two thirds for its ranges and one for its proof.
+CALIBRATION_IMAGES: Final = 150
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormAccuracy:
+    """One form of a trained network.
+
+    Attributes:
+        top1: On the test images, given one at a time.
+        sqnr_db: Of its logits on them against FP32's.
+        agreement: Fraction of them with FP32's top-1 class.
+        speedup: Over FP32 in ONNX Runtime, one thread, all forms in turns.
+        layers_in_int8: How many layers `edgeresnet quantize` put into INT8; None for forms that it did not make.
+    """
+
+    top1: float
+    sqnr_db: float
+    agreement: float
+    speedup: float
+    layers_in_int8: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedResult:
+    """One network.
+
+    Attributes:
+        network: Its architecture.
+        size: Height and width of its images.
+        layers: Number of its layers with weights.
+        images: Test images.
+        fp32_top1: Of its FP32 file.
+        fp32_ms: Time of a call with one image.
+        forms: By name in ``FORMS``, those that could be made.
+    """
+
+    network: str
+    size: tuple[int, int]
+    layers: int
+    images: int
+    fp32_top1: float
+    fp32_ms: float
+    forms: dict[str, FormAccuracy]
+
+
+def measure_trained(weights: Path, data: Path, limit: int | None = None) -> TrainedResult:
+    """Export and quantize a trained network, and measure every form on the test images.
+
+    Args:
+        weights: That `edgeresnet train` wrote.
+        data: What it was trained on: ranges come from its training images, accuracy from its test images.
+        limit: Of the test images.
+    """
+    trained = load_weights(weights)
+    size = trained.spec.input
+    seen = read_split(data, "train", size=size, limit=CALIBRATION_IMAGES).images
+    test = match_classes(read_split(data, "test", size=size, limit=limit), trained.spec.labels)
+    with TemporaryDirectory(prefix="edgeresnet-") as folder:
+        (exported,) = export_network(trained, ["fp32"], Path(folder))
+        made = make_forms(exported.path, seen, seen, partial(_build, weights))
+        calls = {"fp32": load(exported.path)} | {form: load(file.path) for form, file in made.items()}
+        times = time_in_turns(calls, test.images[:1])
+        logits = {form: _answer(call, test) for form, call in calls.items()}
+    forms = {}
+    for form, file in made.items():
+        parity = compare_logits(logits["fp32"], logits[form])
+        forms[form] = FormAccuracy(
+            top1=top1(logits[form], test.labels),
+            sqnr_db=parity.sqnr_db,
+            agreement=parity.agreement,
+            speedup=statistics.median(a / b for a, b in zip(times["fp32"], times[form], strict=True)),
+            layers_in_int8=file.layers_in_int8,
+        )
+    return TrainedResult(
+        network=trained.spec.architecture,
+        size=(size.height, size.width),
+        layers=max(len(file.layers) for file in made.values()),
+        images=len(test),
+        fp32_top1=top1(logits["fp32"], test.labels),
+        fp32_ms=statistics.median(times["fp32"]),
+        forms=forms,
+    )
+
+
+def _build(weights: Path) -> tuple[Any, Any]:
+    import torch
+
+    trained: TrainedNetwork = load_weights(weights)
+    return trained.model.eval(), torch.zeros(1, *trained.spec.input.shape, dtype=torch.uint8)
+
+
+def _answer(call: Call, test: LabelledImages) -> Logits:
+    """One image at a time: where a form takes one scale for all that it is given, neighbours must not matter."""
+    return np.concatenate([call(image[None]) for image in test.images])
+
+
+def tabulate(results: Sequence[Mapping[str, Any]]) -> str:
+    """A record's results as a Markdown table: what each form loses of FP32's top-1 in percentage points, its SQNR and its speed."""
+    headings = ("network", "FP32 top-1", *FORMS.values())
+    rows = (
+        (result["network"], f"{result['fp32_top1']:.2%}", *(_cell(result["forms"].get(form), result["fp32_top1"]) for form in FORMS))
+        for result in results
+    )
+    return write_table(headings, rows, numbers=range(1, len(headings)))
+
+
+def _cell(form: Mapping[str, Any] | None, fp32_top1: float) -> str:
+    if form is None:
+        return "-"
+    return f"{100 * (form['top1'] - fp32_top1):+.2f}, {form['sqnr_db']:.0f} dB, {form['speedup']:.2f}x"
+
+
+@click.command()
+@click.argument("weights", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--data", required=True, type=click.Path(exists=True, path_type=Path), envvar="EDGERESNET_DATA", help="What they were trained on."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Of the test images. [default: all]")
+@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Write the record there, after every network.")
+def command(weights: tuple[Path, ...], data: Path, limit: int | None, record: Path | None) -> None:
+    """Quantize the trained networks WEIGHTS in every form and measure their accuracy; prints a Markdown table."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    results: list[dict[str, Any]] = []
+    for path in weights:
+        try:
+            result = measure_trained(path, data, limit)
+        except EdgeResNetError as error:
+            raise click.ClickException(str(error)) from error
+        results.append(asdict(result))
+        if record is not None:
+            found = {"environment": describe_environment(), "data": data.name, "threads": 1, "results": results}
+            write_text(record, json.dumps(found, indent=1) + "\n")
+    click.echo(tabulate(results), nl=False)
+
+
+if __name__ == "__main__":
+    # Builders are sent to another process, which knows them under the module's own name alone.
+    from benchmarks.studies.trained import command as run
+
+    run()

@@ -1,0 +1,64 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from benchmarks.studies import forms, trained
+from edgeresnet.cifar10 import CIFAR10_LABELS
+from edgeresnet.datasets import read_split
+from edgeresnet.evaluation import top1
+from edgeresnet.training.networks import find_network
+from edgeresnet.training.weights import describe_network, load_weights, save_weights
+
+NAME = "torchvision:squeezenet1_1"
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Of a small network whose INT8 forms are quickly made."""
+    blueprint = find_network(NAME)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = blueprint.build(10).state_dict()
+    save_weights(tmp_path / "weights", state, describe_network(blueprint, CIFAR10_LABELS, blueprint.preprocess((64, 64), "")))
+    return tmp_path / "weights"
+
+
+def test_every_form_answers_the_test_images_beside_fp32(monkeypatch, weights, labelled_folder, tmp_path):
+    monkeypatch.setattr(forms, "ROUNDS", 1)
+    monkeypatch.setattr(trained.os, "sched_setaffinity", lambda pid, cores: None)
+    for split in ("train", "test"):
+        shutil.copytree(labelled_folder / "test", tmp_path / "data" / split)
+    arguments = [str(weights), "--data", str(tmp_path / "data"), "--limit", "20", "--record", str(tmp_path / "record.json")]
+    result = CliRunner().invoke(trained.command, arguments)
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert result.stdout == trained.tabulate(record["results"])
+    (network,) = record["results"]
+    test = read_split(labelled_folder, "test", size=64, limit=20)
+    assert (network["images"], network["size"], network["network"]) == (20, [64, 64], NAME)
+    with torch.inference_mode():
+        answers = load_weights(weights).model(torch.from_numpy(test.images)).numpy()
+    labels = np.array([CIFAR10_LABELS.index(test.classes[label]) for label in test.labels])
+    assert network["fp32_top1"] == top1(answers, labels)
+    made = network["forms"]
+    assert {"stock-dynamic", "stock-static"} <= made.keys() <= {"dynamic", "static", "stock-dynamic", "stock-static"}
+    assert all(form["sqnr_db"] > 20 and abs(form["top1"] - network["fp32_top1"]) <= 1.001 - form["agreement"] for form in made.values())
+    # Whether ours are written depends on the processor.
+    assert all((form["layers_in_int8"] is None) == name.startswith("stock") for name, form in made.items())
+
+
+def test_the_table_has_points_lost():
+    form = {"top1": 0.9, "sqnr_db": 31.4, "agreement": 0.9, "speedup": 2.0, "layers_in_int8": None}
+    network = {"network": "n", "fp32_top1": 0.9025, "forms": {"stock-static": form}}
+    (row,) = trained.tabulate([network]).splitlines()[2:]
+    assert row == "| n | 90.25% | - | - | - | -0.25, 31 dB, 2.00x | - | - | - |"
+
+
+def test_what_is_no_weights_file_is_one_clear_error(labelled_folder, tmp_path):
+    (tmp_path / "junk").write_bytes(b"junk")
+    result = CliRunner().invoke(trained.command, [str(tmp_path / "junk"), "--data", str(labelled_folder)])
+    assert (result.exit_code, "Traceback" in result.output) == (1, False)
