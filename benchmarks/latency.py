@@ -22,6 +22,8 @@ T = TypeVar("T")
 # (in simulated rounds that drift by 3 % it held the true ratio in 95 of 100 cases).
 ROUNDS: Final = 10
 SHORTEST_ROUND_S: Final = 0.1
+# Where too few of them are quiet, up to so many times as many are run, with a pause before each of the later ones.
+PATIENCE: Final = 2
 PAUSE_S: Final = 1.0
 IMAGES_KEPT: Final = 256
 
@@ -117,8 +119,8 @@ def count_rounds(min_time_s: float) -> int:
 
 
 def _schedule(timings: Sequence[Timings], rounds: int) -> Iterator[tuple[int, int]]:
-    """Round by round the number of each subject, until there are enough quiet rounds or twice as many as planned."""
-    for number in range(2 * rounds):
+    """Round by round the number of each subject, until there are enough quiet rounds or ``PATIENCE`` ends."""
+    for number in range(PATIENCE * rounds):
         if number >= rounds:
             if all(timing.error or all(map(partial(_has_enough, timing, rounds), timing.visits)) for timing in timings):
                 return

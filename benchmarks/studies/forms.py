@@ -23,8 +23,8 @@ from edgeresnet.timing import time_calls
 
 # Of a record, and what a table calls them.
 FORMS: Final = {
-    "dynamic": "`quantize --dynamic`",
-    "static": "`quantize --static`",
+    "dynamic": "quantize --dynamic",
+    "static": "quantize --static",
     "stock-dynamic": "stock dynamic",
     "stock-static": "stock static",
     "litert-fp32": "LiteRT FP32",

@@ -86,6 +86,7 @@ def measure(subjects, cases=ONE_IMAGE, *, usages=(), seconds=0.0, samples=8, **n
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch):
     monkeypatch.setattr("benchmarks.latency.PAUSE_S", 0.0)
+    monkeypatch.setattr("benchmarks.latency.PATIENCE", 2)
     monkeypatch.setattr("benchmarks.jobs.WINDOW_SECONDS", 0.0)
 
 
