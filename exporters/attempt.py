@@ -29,6 +29,10 @@ FEW_LAYERS: Final = 5
 LEAST_SPEEDUP: Final = 1.0
 
 
+class DoesNotPayError(ExportError):
+    """A form is larger or slower than the model that it was made from."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
     """A model that is within the budget, smaller than the user's, and certainly faster here.
@@ -58,7 +62,8 @@ def attempt(prepared: PreparedModel, search: Search, feeds: Mapping[str, NDArray
         track: Progress reporter.
 
     Raises:
-        ExportError: If there is none.
+        DoesNotPayError: If that is larger, or not certainly faster.
+        ExportError: If there is none within the budget.
     """
     times = _LayerTimes(prepared.model, feeds, search.form)
     candidate = search.find_largest(_leave_what_does_not_pay(search, times, track))
@@ -68,12 +73,12 @@ def attempt(prepared: PreparedModel, search: Search, feeds: Mapping[str, NDArray
         result = race(*pair_calls(feeds, prepared.source, candidate.content), track)
     content = search.finish(candidate)
     if len(content) >= len(prepared.source):
-        raise ExportError(
+        raise DoesNotPayError(
             f"the result would be larger: {len(content):,} bytes, the original has {len(prepared.source):,}; nothing was written"
         )
     if not result.lower >= LEAST_SPEEDUP:
         count = sum(layer.quantized for layer in candidate.quantized.layers)
-        raise ExportError(
+        raise DoesNotPayError(
             f"INT8 is slower here, or not certainly faster ({result.lower:.2f} to {result.upper:.2f}x), with {count} layers in it: "
             f"{result.second_ms:.2f} against {result.first_ms:.2f} ms; nothing was written"
         )

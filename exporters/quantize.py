@@ -14,7 +14,7 @@ from edgeresnet.machine import available_cores
 from edgeresnet.progress import Track, silent
 from edgeresnet.race import race
 from edgeresnet.spec import ACCEPTABLE_SQNR_DB, Accuracy
-from exporters.attempt import Attempt, attempt, pair_calls
+from exporters.attempt import Attempt, DoesNotPayError, attempt, pair_calls
 from exporters.budget import Budget, Form, Search
 from exporters.foreign.inputs import ImageTensor
 from exporters.foreign.prepare import PreparedModel, prepare
@@ -135,13 +135,14 @@ def quantize_file(
     forms = [form] if form is not None else ["dynamic"] if hindrance else [*FORMS]
     calibration, probes = _choose_images(image, images, pixel_range, calibrate="static" in forms)
     budget = Budget(least_db=least_db, test=test, max_drop=max_drop)
+    untried = [OtherForm(precision=FORMS["static"], reason=f"not tried: it needs {hindrance}")] if form is None and hindrance else []
     try:
         check_not_quantized(prepared.model)
         best, others = _make_fastest(prepared, forms, calibration, probes, budget, track)
+    except DoesNotPayError as error:
+        raise ExportError("; ".join((f"{source}: {error}", *(f"{other.precision} was {other.reason}" for other in untried)))) from error
     except ExportError as error:
         raise ExportError(f"{source}: {error}") from error
-    if form is None and hindrance:
-        others = [OtherForm(precision=FORMS["static"], reason=f"not tried: it needs {hindrance}")]
     path = target or default_target(source, best.precision)
     write_bytes(path, best.content)
     return QuantizedFile(
@@ -152,7 +153,7 @@ def quantize_file(
         layers=best.layers,
         proof=best.candidate.proof,
         calibrated_on=describe_probes(calibration) if best.precision == FORMS["static"] else "",
-        others=tuple(others),
+        others=(*others, *untried),
         accuracy=best.candidate.accuracy,
         fp32_ms=best.race.first_ms,
         int8_ms=best.race.second_ms,
@@ -205,12 +206,12 @@ def _make_fastest(
     feeds = {prepared.image_input.name: probes[0].calls[0]}
     best: Attempt | None = None
     others: list[OtherForm] = []
-    complaints: dict[str, str] = {}
+    complaints: dict[str, ExportError] = {}
     for form in forms:
         try:
             made = attempt(prepared, Search(prepared, makers[form], probes, budget, track), feeds, track)
         except ExportError as error:
-            complaints[form] = str(error)
+            complaints[form] = error
             others.append(OtherForm(precision=FORMS[form], reason=str(error)))
             continue
         if best is None:
@@ -218,10 +219,11 @@ def _make_fastest(
         else:
             best, other = _choose_faster(best, made, feeds, track)
             others.append(other)
-    if best is None:
-        told = [f"in the {form} form, {complaint}" for form, complaint in complaints.items()]
-        raise ExportError("; ".join(told if len(told) > 1 else complaints.values()))
-    return best, others
+    if best is not None:
+        return best, others
+    if len(complaints) == 1:
+        raise complaints[forms[0]]
+    raise ExportError("; ".join(f"in the {form} form, {complaint}" for form, complaint in complaints.items()))
 
 
 def _choose_faster(first: Attempt, second: Attempt, feeds: Mapping[str, NDArray[Any]], track: Track) -> tuple[Attempt, OtherForm]:

@@ -80,3 +80,13 @@ def test_a_form_that_cannot_be_had_leaves_the_other(source, image_folder, monkey
         ExportError, match=r"net-fp32.onnx: in the dynamic form, int8 is too far, .*; in the static form, int8-static is too far"
     ):
         quantize_file(source, images=image_folder / "train", pixel_range="1")
+
+
+def test_who_is_refused_the_dynamic_form_learns_of_the_other(source, monkeypatch):
+    Races(monkeypatch, 0.9, 1.1)
+    monkeypatch.setattr(attempt, "LEAST_SPEEDUP", 1000)
+    with pytest.raises(ExportError, match=r"INT8 is slower here, .*; nothing was written; int8-static was not tried: it needs --images"):
+        quantize_file(source, pixel_range="1")
+    with pytest.raises(ExportError, match=r"nothing was written$"):
+        quantize_file(source, pixel_range="1", form="dynamic")
+    assert [path.name for path in source.parent.iterdir()] == [source.name]

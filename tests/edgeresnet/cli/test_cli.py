@@ -139,7 +139,7 @@ def test_quantize_says_what_it_did(run_cli, exports, tmp_path):
     assert sum(not layer["reason"] for layer in report["layers"]) == 19
     result = run_cli("quantize", source)
     assert result.status == 0, result.err
-    assert "net-int8.onnx: 11.3 MB (44.7)" in result.out
+    assert "net-int8.onnx: int8, 11.3 MB (44.7)" in result.out
     assert "3 input channels: rows too short" in result.out
     assert "19 of 21 layers in INT8" in result.err
     again = run_cli("quantize", tmp_path / "net-int8.onnx", "--output", tmp_path / "twice.onnx")
