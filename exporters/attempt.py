@@ -79,8 +79,9 @@ def attempt(prepared: PreparedModel, search: Search, feeds: Mapping[str, NDArray
     if not result.lower >= LEAST_SPEEDUP:
         count = sum(layer.quantized for layer in candidate.quantized.layers)
         raise DoesNotPayError(
-            f"INT8 is slower here, or not certainly faster ({result.lower:.2f} to {result.upper:.2f}x), with {count} layers in it: "
-            f"{result.second_ms:.2f} against {result.first_ms:.2f} ms; nothing was written"
+            f"INT8 is slower here, or not certainly faster ({result.lower:.2f} to {result.upper:.2f}x), with {count} layers in it and "
+            f"outputs {candidate.proof.sqnr_db:.1f} dB from the original's: {result.second_ms:.2f} against {result.first_ms:.2f} ms; "
+            "nothing was written"
         )
     layers = _describe_layers(candidate, times, search)
     return Attempt(precision=search.form.precision, candidate=candidate, content=content, race=result, layers=layers)
