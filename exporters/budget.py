@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any, Protocol
 
 import onnx
@@ -84,10 +85,12 @@ class Search:
         make_form: The form of that model, given the layers that stay in FP32 in any case, each with the reason.
         probes: Images that it is judged on.
         budget: How.
+        excluded: Layers that the user wants in FP32, by label or name.
         track: Progress reporter.
 
     Raises:
-        ExportError: If nothing of it can be quantized, or it is no classifier of this project and the budget has labelled images.
+        ExportError: If nothing of it can be quantized, a layer that is to be excluded is not there, or it is no classifier of this
+            project and the budget has labelled images.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Search:
         make_form: Callable[[Mapping[str, str]], Form],
         probes: tuple[Probe, ...],
         budget: Budget,
+        excluded: Sequence[str] = (),
         track: Track = silent,
     ) -> None:
         self._prepared, self._probes, self._budget, self._track = prepared, probes, budget, track
@@ -109,8 +113,9 @@ class Search:
         )
         self._parts = find_parts(prepared.model, prepared.image_input.height, prepared.image_input.width)
         self._original_accuracy = self._measure_accuracy(prepared.source)
-        self.behind = dict.fromkeys(sorted(self._varying.behind), "behind what decides the size of an output: cannot be compared")
-        self.form = make_form(self.behind)
+        self._left = dict.fromkeys(sorted(self._varying.behind), "behind what decides the size of an output: cannot be compared")
+        self.form = make_form(self._left)
+        self._left |= self._find_layers(excluded)
 
     def quantize(self, left: Mapping[str, str]) -> QuantizedModel:
         """All layers but those named in INT8.
@@ -118,7 +123,19 @@ class Search:
         Raises:
             ExportError: If that leaves none.
         """
-        return self.form.quantize(self.behind | dict(left))
+        return self.form.quantize(self._left | dict(left))
+
+    def _find_layers(self, excluded: Sequence[str]) -> dict[str, str]:
+        """Names of the layers that the user wants in FP32, each with that as the reason."""
+        found: dict[str, str] = {}
+        layers = self.form.quantize(self._left).layers if excluded else ()
+        for name in excluded:
+            named = [layer.name for layer in layers if name in (layer.label, layer.name, layer.weights_name)]
+            if not named:
+                close = get_close_matches(name, [layer.label for layer in layers], n=4)
+                raise ExportError(f"no layer with weights is called {name!r}" + (f" (close: {', '.join(close)})" if close else ""))
+            found |= dict.fromkeys(named, "asked for")
+        return found
 
     def judge(self, quantized: QuantizedModel) -> Candidate:
         """Run a quantized model on all images."""

@@ -87,6 +87,7 @@ def quantize_file(
     size: tuple[int, int] | None = None,
     fixed: Mapping[str, str | float] | None = None,
     form: str | None = None,
+    excluded: Sequence[str] = (),
     images: Path | None = None,
     pixel_range: str | None = None,
     least_db: float = ACCEPTABLE_SQNR_DB,
@@ -107,6 +108,7 @@ def quantize_file(
         form: One of ``FORMS``: ``static`` fixes the ranges of activations beforehand, ``dynamic`` takes them from each call. By default
             the faster of those that can be had: ranges taken from generated images would be proven by generated images alone, so
             the static form is tried where there are real ones and it is known what floats mean.
+        excluded: Layers that stay in FP32, by the name of their weights or of their result.
         images: Folder of images to prove the result on, in place of generated ones; and, for the static form, to calibrate on others.
         pixel_range: What floats mean to the model, one of ``PIXEL_RANGES``; by default the result is proven in each. The
             static form needs it, as its ranges hold for one meaning.
@@ -138,7 +140,7 @@ def quantize_file(
     untried = [OtherForm(precision=FORMS["static"], reason=f"not tried: it needs {hindrance}")] if form is None and hindrance else []
     try:
         check_not_quantized(prepared.model)
-        best, others = _make_fastest(prepared, forms, calibration, probes, budget, track)
+        best, others = _make_fastest(prepared, forms, calibration, probes, budget, excluded, track)
     except DoesNotPayError as error:
         raise ExportError("; ".join((f"{source}: {error}", *(f"{other.precision} was {other.reason}" for other in untried)))) from error
     except ExportError as error:
@@ -196,6 +198,7 @@ def _make_fastest(
     calibration: tuple[Probe, ...],
     probes: tuple[Probe, ...],
     budget: Budget,
+    excluded: Sequence[str],
     track: Track,
 ) -> tuple[Attempt, list[OtherForm]]:
     """The fastest of these forms, and what became of the others."""
@@ -209,7 +212,7 @@ def _make_fastest(
     complaints: dict[str, ExportError] = {}
     for form in forms:
         try:
-            made = attempt(prepared, Search(prepared, makers[form], probes, budget, track), feeds, track)
+            made = attempt(prepared, Search(prepared, makers[form], probes, budget, excluded, track), feeds, track)
         except ExportError as error:
             complaints[form] = error
             others.append(OtherForm(precision=FORMS[form], reason=str(error)))

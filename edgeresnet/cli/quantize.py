@@ -69,6 +69,9 @@ Examples:
     show_default=True,
     help="SQNR that every unit of every output must reach; layers stay in FP32 until it does.",
 )
+@click.option(
+    "--fp32", "excluded", metavar="LAYER", multiple=True, help="A layer that stays in FP32, by its name in the table; repeatable."
+)
 @click.option("--max-drop", type=click.FloatRange(min=0), help="Largest loss of top-1 in percentage points, likewise; needs --data.")
 @data_option
 @limit_option
@@ -82,6 +85,7 @@ def command(
     images: Path | None,
     pixel_range: str | None,
     min_db: float,
+    excluded: tuple[str, ...],
     max_drop: float | None,
     data: Path | None,
     limit: int | None,
@@ -108,6 +112,7 @@ def command(
             size=size,
             fixed=fixed,
             form=form,
+            excluded=excluded,
             images=images,
             pixel_range=pixel_range,
             least_db=min_db,
@@ -161,7 +166,7 @@ def _show_layers(result: "QuantizedFile") -> None:
     for layer in result.layers:
         why = layer.reason or ("scaled so that it cannot saturate" if layer.saturation_safe else "")
         table.add_row(
-            escape(layer.weights_name.removesuffix(".weight") or layer.name),
+            escape(layer.label),
             layer.operator,
             "x".join(map(str, layer.weights)),
             "int8" if layer.quantized else "fp32",

@@ -51,6 +51,11 @@ class LayerChoice:
         """Whether it computes in INT8."""
         return not self.reason
 
+    @property
+    def label(self) -> str:
+        """What it is called: as its weights are, where they have a name."""
+        return self.weights_name.removesuffix(".weight") or self.name
+
 
 @dataclass(frozen=True)
 class QuantizedModel:

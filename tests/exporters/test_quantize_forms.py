@@ -90,3 +90,16 @@ def test_who_is_refused_the_dynamic_form_learns_of_the_other(source, monkeypatch
     with pytest.raises(ExportError, match=r"nothing was written$"):
         quantize_file(source, pixel_range="1", form="dynamic")
     assert [path.name for path in source.parent.iterdir()] == [source.name]
+
+
+@pytest.mark.parametrize("form", ["dynamic", "static"])
+def test_layers_that_the_user_wants_in_fp32_stay_there(source, monkeypatch, form):
+    Races(monkeypatch, 0.9, 1.1)
+    labels = [layer.label for layer in quantize_file(source, form=form, pixel_range="1").layers]
+    result = quantize_file(source, form=form, pixel_range="1", excluded=labels[1:2])
+    assert {layer.label: layer.reason for layer in result.layers}[labels[1]] == "asked for"
+    assert sum(layer.quantized for layer in result.layers) >= 1
+    with pytest.raises(ExportError, match=rf"net-fp32.onnx: no layer with weights is called '{labels[1]}x' \(close: .*{labels[1]}"):
+        quantize_file(source, form=form, pixel_range="1", excluded=[f"{labels[1]}x"])
+    with pytest.raises(ExportError, match=r"nothing to quantize: .*asked for"):
+        quantize_file(source, form=form, pixel_range="1", excluded=labels)

@@ -318,6 +318,7 @@ TESTED = {
         *(
             "--dynamic",
             "--static",
+            "--fp32",
             "--output",
             "--min-db",
             "--max-drop",

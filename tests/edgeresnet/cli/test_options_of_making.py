@@ -58,8 +58,9 @@ def test_ranges_come_from_256_training_images_spread_over_the_classes(run_cli, d
 
 def test_quantize_passes_on_what_it_is_asked(run_cli, door, files):
     quantizing = door("exporters.quantize.quantize_file")
-    run_cli("quantize", files["fp32"], "--output", files["out"], "--min-db", 31.5)
+    run_cli("quantize", files["fp32"], "--output", files["out"], "--min-db", 31.5, "--fp32", "stem", "--fp32", "fc")
     assert quantizing.arrived[0] == (files["fp32"], files["out"])
+    assert quantizing.named["excluded"] == ("stem", "fc")
     assert quantizing.named["least_db"] == 31.5
     for given, form in (((), None), (("--dynamic",), "dynamic"), (("--static",), "static")):
         quantizing = door("exporters.quantize.quantize_file")
