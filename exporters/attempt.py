@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeresnet.errors import ExportError
 from edgeresnet.progress import Track
-from edgeresnet.race import RaceResult, estimate_speedup, race
+from edgeresnet.race import Open, RaceResult, estimate_speedup, race
 from exporters.budget import Candidate, Form, Search
 from exporters.foreign.prepare import PreparedModel
 from exporters.int8.layertimes import time_fp32_layers
@@ -67,10 +67,10 @@ def attempt(prepared: PreparedModel, search: Search, feeds: Mapping[str, NDArray
     """
     times = _LayerTimes(prepared.model, feeds, search.form)
     candidate = search.find_largest(_leave_what_does_not_pay(search, times, track))
-    result = race(*pair_calls(feeds, prepared.source, candidate.content), track)
+    result = race(*contestants(feeds, prepared.source, candidate.content), track)
     while not result.lower >= LEAST_SPEEDUP and (other := _leave_one(search, candidate, feeds, len(prepared.source), track)) is not None:
         candidate = other
-        result = race(*pair_calls(feeds, prepared.source, candidate.content), track)
+        result = race(*contestants(feeds, prepared.source, candidate.content), track)
     content = search.finish(candidate)
     if len(content) >= len(prepared.source):
         raise DoesNotPayError(
@@ -87,9 +87,13 @@ def attempt(prepared: PreparedModel, search: Search, feeds: Mapping[str, NDArray
     return Attempt(precision=search.form.precision, candidate=candidate, content=content, race=result, layers=layers)
 
 
-def pair_calls(feeds: Mapping[str, NDArray[Any]], first: bytes, second: bytes) -> tuple[Callable[[], object], Callable[[], object]]:
-    """A call of each of two models, for a race."""
-    return partial(run_session, open_session(first), feeds), partial(run_session, open_session(second), feeds)
+def contestants(feeds: Mapping[str, NDArray[Any]], *models: bytes) -> list[Open]:
+    """Models for a race."""
+    return [partial(_open, model, feeds) for model in models]
+
+
+def _open(model: bytes, feeds: Mapping[str, NDArray[Any]]) -> Callable[[], object]:
+    return partial(run_session, open_session(model), feeds)
 
 
 class _LayerTimes:
@@ -124,7 +128,7 @@ def _leave_what_does_not_pay(search: Search, times: _LayerTimes, track: Track) -
         if len(slow) <= len(left):
             continue
         tried = search.quantize(slow)
-        gain = estimate_speedup(*pair_calls(times.feeds, best.model.SerializeToString(), tried.model.SerializeToString()), track)
+        gain = estimate_speedup(*contestants(times.feeds, best.model.SerializeToString(), tried.model.SerializeToString()), track)
         if gain > WORTH_LEAVING:
             best, left = tried, slow
     return left
@@ -143,7 +147,7 @@ def _leave_one(search: Search, candidate: Candidate, feeds: Mapping[str, NDArray
     for group in groups:
         content = search.quantize(left | dict.fromkeys(group, "tried in FP32")).model.SerializeToString()
         if len(content) < size_bytes:
-            gains.append((estimate_speedup(*pair_calls(feeds, candidate.content, content), track), group))
+            gains.append((estimate_speedup(*contestants(feeds, candidate.content, content), track), group))
     gain, group = max(gains, default=(0.0, []))
     if gain <= 1:
         return None

@@ -14,7 +14,7 @@ from edgeresnet.machine import available_cores
 from edgeresnet.progress import Track, silent
 from edgeresnet.race import race
 from edgeresnet.spec import ACCEPTABLE_SQNR_DB, Accuracy
-from exporters.attempt import Attempt, DoesNotPayError, attempt, pair_calls
+from exporters.attempt import Attempt, DoesNotPayError, attempt, contestants
 from exporters.budget import Budget, Form, Search
 from exporters.foreign.inputs import ImageTensor
 from exporters.foreign.prepare import PreparedModel, prepare
@@ -231,7 +231,7 @@ def _make_fastest(
 
 def _choose_faster(first: Attempt, second: Attempt, feeds: Mapping[str, NDArray[Any]], track: Track) -> tuple[Attempt, OtherForm]:
     """The faster one, and what is said of the other; where it is not certain which that is, the closer one."""
-    result = race(*pair_calls(feeds, first.content, second.content), track)
+    result = race(*contestants(feeds, first.content, second.content), track)
     if result.lower > 1:
         best, other, reason = second, first, f"slower: {result.speedup:.2f} times the time"
     elif result.upper < 1:

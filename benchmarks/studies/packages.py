@@ -9,7 +9,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -148,8 +148,11 @@ def make_feeds(model: Path, file: PackagedFile, size: tuple[int, int] | None = N
 
 def time_in_turns(first: bytes, second: bytes, feed: dict[str, NDArray[Any]]) -> RaceResult:
     """Times of a call of two models with every core, by plain ONNX Runtime."""
-    one, other = (partial(_open(model).run, None, feed) for model in (first, second))
-    return race(one, other)
+    return race(*(partial(_start, model, feed) for model in (first, second)))
+
+
+def _start(model: bytes, feed: dict[str, NDArray[Any]]) -> Callable[[], object]:
+    return partial(_open(model).run, None, feed)
 
 
 def run(model: bytes, feeds: Iterable[dict[str, NDArray[Any]]]) -> dict[str, list[NDArray[Any]]]:

@@ -1,3 +1,4 @@
+import itertools
 import time
 
 import numpy as np
@@ -8,7 +9,7 @@ from edgeresnet.race import DOUBT, bound_median, estimate_speedup, race
 
 
 def sleeping(milliseconds):
-    return lambda: time.sleep(milliseconds / 1000)
+    return lambda: lambda: time.sleep(milliseconds / 1000)
 
 
 def test_the_faster_one_is_found_for_certain():
@@ -23,6 +24,19 @@ def test_what_is_as_fast_is_not_called_faster(monkeypatch):
     result = race(sleeping(2), sleeping(2))
     assert result.speedup == pytest.approx(1, abs=0.1)
     assert result.lower < 1.02
+
+
+def test_luck_that_lasts_as_long_as_a_session_decides_nothing(monkeypatch):
+    """A session of the second is twice as fast as the first or half as fast, and stays so: only those that are opened later tell."""
+    monkeypatch.setattr(edgeresnet.race, "MAX_ROUNDS", 18)
+    luck = itertools.cycle([1, 4])
+
+    def second():
+        return sleeping(next(luck))()
+
+    result = race(sleeping(2), second)
+    assert result.lower < 0.7
+    assert result.upper > 1.5
 
 
 def test_a_few_rounds_estimate_the_ratio():
