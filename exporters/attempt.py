@@ -87,9 +87,9 @@ def attempt(prepared: PreparedModel, search: Search, feeds: Mapping[str, NDArray
     return Attempt(precision=search.form.precision, candidate=candidate, content=content, race=result, layers=layers)
 
 
-def contestants(feeds: Mapping[str, NDArray[Any]], *models: bytes) -> list[Open]:
-    """Models for a race."""
-    return [partial(_open, model, feeds) for model in models]
+def contestants(feeds: Mapping[str, NDArray[Any]], first: bytes, second: bytes) -> tuple[Open, Open]:
+    """Two models for a race."""
+    return partial(_open, first, feeds), partial(_open, second, feeds)
 
 
 def _open(model: bytes, feeds: Mapping[str, NDArray[Any]]) -> Callable[[], object]:

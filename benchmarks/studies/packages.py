@@ -148,7 +148,7 @@ def make_feeds(model: Path, file: PackagedFile, size: tuple[int, int] | None = N
 
 def time_in_turns(first: bytes, second: bytes, feed: dict[str, NDArray[Any]]) -> RaceResult:
     """Times of a call of two models with every core, by plain ONNX Runtime."""
-    return race(*(partial(_start, model, feed) for model in (first, second)))
+    return race(partial(_start, first, feed), partial(_start, second, feed))
 
 
 def _start(model: bytes, feed: dict[str, NDArray[Any]]) -> Callable[[], object]:

@@ -8,6 +8,8 @@ runs/shufflenet/weights.safetensors --record benchmarks/records/trained.json``. 
 import json
 import os
 import statistics
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,7 +28,6 @@ from edgeresnet.errors import EdgeResNetError
 from edgeresnet.evaluation import Logits, compare_logits, match_classes, top1
 from edgeresnet.files import write_text
 from edgeresnet.training.weights import TrainedNetwork, load_weights
-from exporters.export import export_network
 
 # Training images, of which `edgeresnet quantize --static` takes two thirds for its ranges and one for its proof.
 CALIBRATION_IMAGES: Final = 150
@@ -87,9 +88,9 @@ def measure_trained(weights: Path, data: Path, limit: int | None = None) -> Trai
     seen = read_split(data, "train", size=size, limit=CALIBRATION_IMAGES).images
     test = match_classes(read_split(data, "test", size=size, limit=limit), trained.spec.labels)
     with TemporaryDirectory(prefix="edgeresnet-") as folder:
-        (exported,) = export_network(trained, ["fp32"], Path(folder))
-        made = make_forms(exported.path, seen, seen, partial(_build, weights))
-        calls = {"fp32": load(exported.path)} | {form: load(file.path) for form, file in made.items()}
+        fp32 = _export(weights, Path(folder))
+        made = make_forms(fp32, seen, seen, partial(_build, weights))
+        calls = {"fp32": load(fp32)} | {form: load(file.path) for form, file in made.items()}
         times = time_in_turns(calls, test.images[:1])
         logits = {form: _answer(call, test) for form, call in calls.items()}
     forms = {}
@@ -111,6 +112,13 @@ def measure_trained(weights: Path, data: Path, limit: int | None = None) -> Trai
         fp32_ms=statistics.median(times["fp32"]),
         forms=forms,
     )
+
+
+def _export(weights: Path, folder: Path) -> Path:
+    command = [sys.executable, "-m", "edgeresnet", "export", str(weights), "--precision", "fp32", "--output", str(folder)]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)  # noqa: S603  # our own command
+    (path,) = folder.glob("*.onnx")
+    return path
 
 
 def _build(weights: Path) -> tuple[Any, Any]:
