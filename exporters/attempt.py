@@ -5,15 +5,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-import onnx
 from numpy.typing import NDArray
 
 from edgeresnet.errors import ExportError
 from edgeresnet.progress import Track
 from edgeresnet.race import Open, RaceResult, estimate_speedup, race
 from exporters.budget import Candidate, Form, Search
-from exporters.foreign.prepare import PreparedModel
-from exporters.int8.layertimes import time_fp32_layers
 from exporters.int8.quantize import LayerChoice, QuantizedModel
 from exporters.sessions import open_session, run_session
 
@@ -52,30 +49,28 @@ class Attempt:
     layers: tuple[LayerChoice, ...]
 
 
-def attempt(prepared: PreparedModel, search: Search, feeds: Mapping[str, NDArray[Any]], track: Track) -> Attempt:
+def attempt(search: Search, feeds: Mapping[str, NDArray[Any]], fp32_ms: Mapping[str, float], track: Track) -> Attempt:
     """Find the largest set of layers in INT8 that is within the budget and pays.
 
     Args:
-        prepared: The user's model.
         search: Of the form.
         feeds: What it is timed on.
+        fp32_ms: Time of each layer of the user's model.
         track: Progress reporter.
 
     Raises:
         DoesNotPayError: If that is larger, or not certainly faster.
         ExportError: If there is none within the budget.
     """
-    times = _LayerTimes(prepared.model, feeds, search.form)
+    source, times = search.original.prepared.source, _LayerTimes(feeds, fp32_ms, search.form)
     candidate = search.find_largest(_leave_what_does_not_pay(search, times, track))
-    result = race(*contestants(feeds, prepared.source, candidate.content), track)
-    while not result.lower >= LEAST_SPEEDUP and (other := _leave_one(search, candidate, feeds, len(prepared.source), track)) is not None:
+    result = race(*contestants(feeds, source, candidate.content), track)
+    while not result.lower >= LEAST_SPEEDUP and (other := _leave_one(search, candidate, feeds, len(source), track)) is not None:
         candidate = other
-        result = race(*contestants(feeds, prepared.source, candidate.content), track)
+        result = race(*contestants(feeds, source, candidate.content), track)
     content = search.finish(candidate)
-    if len(content) >= len(prepared.source):
-        raise DoesNotPayError(
-            f"the result would be larger: {len(content):,} bytes, the original has {len(prepared.source):,}; nothing was written"
-        )
+    if len(content) >= len(source):
+        raise DoesNotPayError(f"the result would be larger: {len(content):,} bytes, the original has {len(source):,}; nothing was written")
     if not result.lower >= LEAST_SPEEDUP:
         count = sum(layer.quantized for layer in candidate.quantized.layers)
         raise DoesNotPayError(
@@ -99,9 +94,8 @@ def _open(model: bytes, feeds: Mapping[str, NDArray[Any]]) -> Callable[[], objec
 class _LayerTimes:
     """How long each layer takes in both forms."""
 
-    def __init__(self, model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]], form: Form) -> None:
-        self.feeds, self._form = feeds, form
-        self.fp32 = time_fp32_layers(model, feeds)
+    def __init__(self, feeds: Mapping[str, NDArray[Any]], fp32: Mapping[str, float], form: Form) -> None:
+        self.feeds, self.fp32, self._form = feeds, fp32, form
 
     def int8(self, quantized: QuantizedModel) -> dict[str, float]:
         return self._form.time_layers(quantized, self.feeds)

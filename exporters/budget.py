@@ -77,43 +77,67 @@ class Form(Protocol):
         """Milliseconds of each layer in INT8."""
 
 
+class Original:
+    """The user's model and what it answers, measured once for all forms that are held against it.
+
+    Args:
+        prepared: The model.
+        probes: Images that forms of it are judged on.
+        budget: How.
+        track: Progress reporter.
+
+    Raises:
+        ExportError: If it is no classifier of this project and the budget has labelled images.
+    """
+
+    def __init__(self, prepared: PreparedModel, probes: tuple[Probe, ...], budget: Budget, track: Track = silent) -> None:
+        self.prepared, self.probes, self.budget, self._track = prepared, probes, budget, track
+        self.image = prepared.image_input.name
+        self.spec = _read_spec(prepared)
+        self.varying = VaryingOutputs.of(prepared.model)
+        self.answers = self.varying.replace(
+            collect_answers(prepared.source, self.image, probes),
+            self.varying.collect(prepared.model, self.image, probes),
+        )
+        self.parts = find_parts(prepared.model, prepared.image_input.height, prepared.image_input.width)
+        self.accuracy = self.measure_accuracy(prepared.source)
+
+    def measure_accuracy(self, content: bytes) -> Accuracy | None:
+        """Top-1 of a file on the budget's labelled images, if it has any."""
+        test = self.budget.test
+        if test is None:
+            return None
+        if self.spec is None:
+            raise ExportError("--data and --max-drop are for classifiers with this project's metadata, and the model has none")
+        test = match_classes(test, self.spec.labels)
+        session = Session(content)
+        logits = collect_logits(session, test.images, "measuring top-1", self._track)
+        session.close()
+        return measure(logits, test)
+
+
 class Search:
     """Makes quantized models in one form and judges them.
 
     Args:
-        prepared: The model.
+        original: The model.
         make_form: The form of that model, given the layers that stay in FP32 in any case, each with the reason.
-        probes: Images that it is judged on.
-        budget: How.
         excluded: Layers that the user wants in FP32, by label or name.
         track: Progress reporter.
 
     Raises:
-        ExportError: If nothing of it can be quantized, a layer that is to be excluded is not there, or it is no classifier of this
-            project and the budget has labelled images.
+        ExportError: If nothing of it can be quantized, or a layer that is to be excluded is not there.
     """
 
     def __init__(
         self,
-        prepared: PreparedModel,
+        original: Original,
         make_form: Callable[[Mapping[str, str]], Form],
-        probes: tuple[Probe, ...],
-        budget: Budget,
         excluded: Sequence[str] = (),
         track: Track = silent,
     ) -> None:
-        self._prepared, self._probes, self._budget, self._track = prepared, probes, budget, track
-        self._image = prepared.image_input.name
-        self._generated = any(probe.generated for probe in probes)
-        self._spec = _read_spec(prepared)
-        self._varying = VaryingOutputs.of(prepared.model)
-        self._original = self._varying.replace(
-            collect_answers(prepared.source, self._image, probes),
-            self._varying.collect(prepared.model, self._image, probes),
-        )
-        self._parts = find_parts(prepared.model, prepared.image_input.height, prepared.image_input.width)
-        self._original_accuracy = self._measure_accuracy(prepared.source)
-        self._left = dict.fromkeys(sorted(self._varying.behind), "behind what decides the size of an output: cannot be compared")
+        self.original, self._track = original, track
+        self._left = dict.fromkeys(sorted(original.varying.behind), "behind what decides the size of an output: cannot be compared")
         self.form = make_form(self._left)
         self._left |= self._find_layers(excluded)
 
@@ -139,19 +163,19 @@ class Search:
 
     def judge(self, quantized: QuantizedModel) -> Candidate:
         """Run a quantized model on all images."""
-        content = self._describe(quantized)
-        deciding = self._varying.collect(quantized.model, self._image, self._probes)
-        answers = self._varying.replace(collect_answers(content, self._image, self._probes), deciding)
+        original, content = self.original, self._describe(quantized)
+        deciding = original.varying.collect(quantized.model, original.image, original.probes)
+        answers = original.varying.replace(collect_answers(content, original.image, original.probes), deciding)
         return Candidate(
             quantized=quantized,
             content=content,
-            proof=compare_answers(self._original, answers, self._probes, self._parts),
-            accuracy=self._measure_accuracy(content),
+            proof=compare_answers(original.answers, answers, original.probes, original.parts),
+            accuracy=original.measure_accuracy(content),
         )
 
     def complaint(self, candidate: Candidate) -> str:
         """Why a model is not within the budget; empty if it is."""
-        proof, budget = candidate.proof, self._budget
+        proof, budget, before = candidate.proof, self.original.budget, self.original.accuracy
         if proof.worst.problem:
             return f"the output {proof.worst.output} {proof.worst.problem}, on {proof.worst.images}"
         if not proof.sqnr_db >= budget.least_db:
@@ -159,10 +183,10 @@ class Search:
                 f"the quantized outputs are {proof.sqnr_db:.1f} dB from the original's ({proof.worst}), "
                 f"at least {budget.least_db:g} dB are needed"
             )
-        if budget.max_drop is not None and candidate.accuracy is not None and self._original_accuracy is not None:
-            drop = 100 * (self._original_accuracy.top1 - candidate.accuracy.top1)
+        if budget.max_drop is not None and candidate.accuracy is not None and before is not None:
+            drop = 100 * (before.top1 - candidate.accuracy.top1)
             if drop > budget.max_drop:
-                falls = f"{self._original_accuracy.top1:.2%} to {candidate.accuracy.top1:.2%}"
+                falls = f"{before.top1:.2%} to {candidate.accuracy.top1:.2%}"
                 return f"top-1 falls from {falls}, by more than {budget.max_drop:g} points"
         return ""
 
@@ -197,41 +221,35 @@ class Search:
         if best is None:
             raise ExportError(
                 f"{complaint}, which no layer alone leaves them; nothing was written; fix: accept that with --min-db"
-                + (", or measure on images such as the model is for, with --images" if self._generated else "")
+                + (
+                    ", or measure on images such as the model is for, with --images"
+                    if any(probe.generated for probe in self.original.probes)
+                    else ""
+                )
             )
         return best
 
     def sensitivity(self, quantized: QuantizedModel, images: str = "") -> Sensitivity:
         """What each layer of a quantized model contributes to its error, on all kinds of images or on one."""
-        probes = [probe for probe in self._probes if images in ("", probe.name)]
+        probes = [probe for probe in self.original.probes if images in ("", probe.name)]
         names = [layer.name for layer in quantized.layers if layer.quantized]
-        return Sensitivity(self.form.model, names, self.form.emitter(quantized.layers), self._image, probes, self._parts)
+        return Sensitivity(self.form.model, names, self.form.emitter(quantized.layers), self.original.image, probes, self.original.parts)
 
     def finish(self, candidate: Candidate) -> bytes:
         """The file as it is written; a classifier of this project carries what it answers here."""
-        return candidate.content if self._spec is None else seal(candidate.quantized.model, self._update(self._spec, candidate.accuracy))
+        spec = self.original.spec
+        return candidate.content if spec is None else seal(candidate.quantized.model, self._update(spec, candidate.accuracy))
 
     def _describe(self, quantized: QuantizedModel) -> bytes:
         """A file that runs, with the metadata that the model had; this project's is brought up to date."""
-        if self._spec is None:
+        spec = self.original.spec
+        if spec is None:
             content: bytes = quantized.model.SerializeToString(deterministic=True)
             return content
-        return stamp(quantized.model, self._update(self._spec, None))
+        return stamp(quantized.model, self._update(spec, None))
 
     def _update(self, spec: ModelSpec, accuracy: Accuracy | None) -> ModelSpec:
         return replace(spec, precision=self.form.precision, accuracy=accuracy, versions=tool_versions())
-
-    def _measure_accuracy(self, content: bytes) -> Accuracy | None:
-        test = self._budget.test
-        if test is None:
-            return None
-        if self._spec is None:
-            raise ExportError("--data and --max-drop are for classifiers with this project's metadata, and the model has none")
-        test = match_classes(test, self._spec.labels)
-        session = Session(content)
-        logits = collect_logits(session, test.images, "measuring top-1", self._track)
-        session.close()
-        return measure(logits, test)
 
 
 def _read_spec(prepared: PreparedModel) -> ModelSpec | None:

@@ -15,10 +15,11 @@ from edgeresnet.progress import Track, silent
 from edgeresnet.race import race
 from edgeresnet.spec import ACCEPTABLE_SQNR_DB, Accuracy
 from exporters.attempt import Attempt, DoesNotPayError, attempt, contestants
-from exporters.budget import Budget, Form, Search
+from exporters.budget import Budget, Form, Original, Search
 from exporters.foreign.inputs import ImageTensor
 from exporters.foreign.prepare import PreparedModel, prepare
 from exporters.int8.form import DynamicForm
+from exporters.int8.layertimes import time_fp32_layers
 from exporters.int8.quantize import LayerChoice, check_not_quantized
 from exporters.probes import CALIBRATION_SEED, PIXEL_RANGES, Probe, generate_probes, load_probes, split_probes
 from exporters.proof import Proof, describe_probes
@@ -207,15 +208,15 @@ def _make_fastest(
         "static": lambda left: StaticForm(prepared.model, [call for probe in calibration for call in probe.calls], left),
     }
     feeds = {prepared.image_input.name: probes[0].calls[0]}
+    original, fp32_ms = Original(prepared, probes, budget, track), time_fp32_layers(prepared.model, feeds)
     best: Attempt | None = None
     others: list[OtherForm] = []
-    complaints: dict[str, ExportError] = {}
+    refusals: dict[str, ExportError] = {}
     for form in forms:
         try:
-            made = attempt(prepared, Search(prepared, makers[form], probes, budget, excluded, track), feeds, track)
+            made = attempt(Search(original, makers[form], excluded, track), feeds, fp32_ms, track)
         except ExportError as error:
-            complaints[form] = error
-            others.append(OtherForm(precision=FORMS[form], reason=str(error)))
+            refusals[form] = error
             continue
         if best is None:
             best = made
@@ -223,10 +224,10 @@ def _make_fastest(
             best, other = _choose_faster(best, made, feeds, track)
             others.append(other)
     if best is not None:
-        return best, others
-    if len(complaints) == 1:
-        raise complaints[forms[0]]
-    raise ExportError("; ".join(f"in the {form} form, {complaint}" for form, complaint in complaints.items()))
+        return best, [*others, *(OtherForm(precision=FORMS[form], reason=str(error)) for form, error in refusals.items())]
+    if len(refusals) == 1:
+        raise refusals[forms[0]]
+    raise ExportError("; ".join(f"in the {form} form, {error}" for form, error in refusals.items()))
 
 
 def _choose_faster(first: Attempt, second: Attempt, feeds: Mapping[str, NDArray[Any]], track: Track) -> tuple[Attempt, OtherForm]:

@@ -255,9 +255,7 @@ def test_images_that_decide_ranges_are_not_those_that_prove_them(quantized, grap
     )
     proven = []
     search = quantize.Search
-    monkeypatch.setattr(
-        quantize, "Search", lambda prepared, make, probes, *more: proven.append(probes) or search(prepared, make, probes, *more)
-    )
+    monkeypatch.setattr(quantize, "Search", lambda original, *more: proven.append(original.probes) or search(original, *more))
     for folder in (None, image_folder / "train"):
         result, _ = quantized(network, images=folder)
         calibrating = {call.tobytes() for call in seen[-1] if len(call) == 1}
