@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any, Protocol
 
 import onnx
@@ -14,6 +13,7 @@ from edgeresnet.evaluation import collect_logits, match_classes, measure
 from edgeresnet.progress import Track, silent
 from edgeresnet.session import Session
 from edgeresnet.spec import PREFIX, Accuracy, ModelSpec
+from edgeresnet.suggestions import did_you_mean
 from exporters.foreign.prepare import PreparedModel
 from exporters.int8.quantize import LayerChoice, QuantizedModel
 from exporters.int8.sensitivity import LayerEmitter, Sensitivity
@@ -156,8 +156,7 @@ class Search:
         for name in excluded:
             named = [layer.name for layer in layers if name in (layer.label, layer.name, layer.weights_name)]
             if not named:
-                close = get_close_matches(name, [layer.label for layer in layers], n=4)
-                raise ExportError(f"no layer with weights is called {name!r}" + (f" (close: {', '.join(close)})" if close else ""))
+                raise ExportError(f"no layer with weights is called {name!r}{did_you_mean(name, [layer.label for layer in layers])}")
             found |= dict.fromkeys(named, "asked for")
         return found
 

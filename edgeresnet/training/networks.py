@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +17,7 @@ from edgeresnet.cifar10 import ARCHITECTURE, CIFAR10_LABELS, CIFAR10_MEAN, CIFAR
 from edgeresnet.errors import CheckpointError, NetworkError
 from edgeresnet.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from edgeresnet.spec import ImageInput
+from edgeresnet.suggestions import did_you_mean
 from edgeresnet.training.model import build_resnet18
 from edgeresnet.training.pixels import find_channels, first_line
 
@@ -115,12 +115,6 @@ def file_stem(architecture: str) -> str:
         # Many are called build or Net.
         name = f"{source.rpartition('.')[2]}-{name}"
     return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-_") or "network"
-
-
-def did_you_mean(name: str, known: tuple[str, ...]) -> str:
-    """The names closest to one that is not known, for a complaint."""
-    close = get_close_matches(name, known, n=4, cutoff=0.5)
-    return f" (close: {', '.join(close)})" if close else ""
 
 
 def _preprocess_cifar(size: tuple[int, int] | None, sha256: str) -> Preprocessing:

@@ -10,7 +10,8 @@ from torch import nn
 from edgeresnet.errors import MissingExtraError, NetworkError
 from edgeresnet.preprocessing import Preprocessing, frame_of
 from edgeresnet.spec import CROP, FILTERS, LETTERBOX, STRETCH, ImageInput
-from edgeresnet.training.networks import TIMM, TORCHVISION, Blueprint, did_you_mean
+from edgeresnet.suggestions import did_you_mean
+from edgeresnet.training.networks import TIMM, TORCHVISION, Blueprint
 from edgeresnet.training.pixels import first_line
 
 # These have heads for training that are left out, warn unless their initial weights are chosen, and, with the weights that torchvision
