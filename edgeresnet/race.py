@@ -13,7 +13,7 @@ from edgeresnet.timing import time_calls
 
 # Both run in turns for such short bursts that whatever else the machine does meets both alike. Of a burst counts what a quarter of its
 # calls stay below: other programs only ever make a call slower. A round's ratio is compared with 1; what one round says is outvoted.
-# Each round opens both anew: where a session's values lie in memory makes it faster or slower for as long as it lives: in
+# Each round opens both anew: where a session's values lie in memory makes it faster or slower for as long as it lives. In
 # eight sessions of one ShuffleNetV2 a call took 6.4 to 8.4 ms, within one they differed by 9 %.
 ROUNDS: Final = 9
 FEW_ROUNDS: Final = 5

@@ -1,22 +1,26 @@
 """The INT8 forms of a network: this project's two, those of ONNX Runtime's own tool, and LiteRT's."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.environment import describe_environment
 from benchmarks.studies.litert import LoadedLiteRT, apart, convert
 from edgeresnet.evaluation import Logits
+from edgeresnet.files import write_text
 from edgeresnet.images import Pixels
 from edgeresnet.providers import load_onnxruntime, session_options
 from edgeresnet.timing import time_calls
@@ -38,6 +42,7 @@ LITERT_CALIBRATION_IMAGES: Final = 24
 ROUNDS: Final = 9
 BURST_SECONDS: Final = 0.4
 
+T = TypeVar("T")
 Call = Callable[[NDArray[Any]], Logits]
 # Builds a module in evaluation mode and an example of what it takes.
 Build = Callable[[], tuple[Any, Any]]
@@ -54,6 +59,21 @@ class Made:
     def layers_in_int8(self) -> int | None:
         """How many; None if another tool made it."""
         return sum(not layer["reason"] for layer in self.layers) if self.layers else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """How a file ran.
+
+    Attributes:
+        ms: Of a call with one image: the median of ``ROUNDS`` medians, all forms in turns.
+        speedup: Median over the rounds of FP32's time over this one's.
+        logits: For each image.
+    """
+
+    ms: float
+    speedup: float
+    logits: Logits
 
 
 def make_forms(fp32: Path, pictures: Pixels, values: NDArray[Any], build: Build, options: Sequence[str] = ()) -> dict[str, Made]:
@@ -90,7 +110,53 @@ def make_forms(fp32: Path, pictures: Pixels, values: NDArray[Any], build: Build,
     return made
 
 
-def load(path: Path) -> Call:
+def measure_forms(fp32: Path, made: Mapping[str, Made], images: NDArray[Any]) -> tuple[Measured, dict[str, Measured]]:
+    """Time all forms in turns on one image, and have them answer all images one at a time.
+
+    Where a form takes one scale for all that it is given, neighbours must not matter.
+
+    Args:
+        fp32: In ONNX form.
+        made: Of it.
+        images: Values of their input.
+
+    Returns:
+        What was measured of FP32, and of each form.
+    """
+    calls = {"fp32": _load(fp32)} | {form: _load(file.path) for form, file in made.items()}
+    times = _time_in_turns(calls, images[:1])
+    measured = {
+        form: Measured(
+            ms=statistics.median(times[form]),
+            speedup=statistics.median(a / b for a, b in zip(times["fp32"], times[form], strict=True)),
+            logits=np.concatenate([call(image[None]) for image in images]),
+        )
+        for form, call in calls.items()
+    }
+    return measured.pop("fp32"), measured
+
+
+def run_study(names: Iterable[T], measure: Callable[[T], Any], record: Path | None, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Measure one network after another on one core, and write the record after each.
+
+    Args:
+        names: Of the networks.
+        measure: Gives a dataclass.
+        record: File to write, if any.
+        facts: What else it says.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    results: list[dict[str, Any]] = []
+    for name in names:
+        results.append(asdict(measure(name)))
+        if record is not None:
+            found = {"environment": describe_environment(), **facts, "threads": 1, "results": results}
+            write_text(record, json.dumps(found, indent=1) + "\n")
+    return results
+
+
+def _load(path: Path) -> Call:
     """What a file answers, on one thread."""
     if path.suffix == ".tflite":
         return LoadedLiteRT(path, 1).logits
@@ -99,7 +165,7 @@ def load(path: Path) -> Call:
     return lambda values: session.run(None, {name: values})[0]
 
 
-def time_in_turns(calls: Mapping[str, Call], image: NDArray[Any]) -> dict[str, list[float]]:
+def _time_in_turns(calls: Mapping[str, Call], image: NDArray[Any]) -> dict[str, list[float]]:
     """Median milliseconds of a call of each form in each round."""
     times: dict[str, list[float]] = {form: [] for form in calls}
     for _ in range(ROUNDS):

@@ -4,11 +4,8 @@
 Where LiteRT is not installed its columns stay empty.
 """
 
-import json
-import os
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,11 +15,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.environment import describe_environment
 from benchmarks.report.markdown import write_table
-from benchmarks.studies.forms import FORMS, load, make_forms, time_in_turns
+from benchmarks.studies.forms import FORMS, make_forms, measure_forms, run_study
 from edgeresnet.evaluation import compare_logits, synthetic_images
-from edgeresnet.files import write_text
 
 SIZE: Final = 224
 IMAGES: Final = 8
@@ -42,8 +37,8 @@ class FormResult:
     """One form of a network.
 
     Attributes:
-        ms: Time of a call with one image: the median of the rounds' medians, all forms in turns.
-        speedup: Median over the rounds of the time of ONNX Runtime's FP32 over this one's.
+        ms: Time of a call with one image, all forms in turns.
+        speedup: Over ONNX Runtime's FP32.
         sqnr_db: Of its outputs against FP32.
         size_mb: Of its file.
         layers_in_int8: How many layers `edgeresnet quantize` put into INT8; None for forms that it did not make.
@@ -81,21 +76,18 @@ def measure_network(name: str) -> NetworkResult:
         fp32 = Path(folder) / f"{name}.onnx"
         _export(name, images, fp32)
         made = make_forms(fp32, seen, _normalize(seen), partial(_build, name, images), OPTIONS)
-        calls = {"fp32": load(fp32)} | {form: load(file.path) for form, file in made.items()}
-        times = time_in_turns(calls, images[:1])
-        answers = {form: np.concatenate([call(image[None]) for image in images]) for form, call in calls.items()}
+        original, measured = measure_forms(fp32, made, images)
         forms = {
             form: FormResult(
-                ms=statistics.median(times[form]),
-                speedup=statistics.median(a / b for a, b in zip(times["fp32"], times[form], strict=True)),
-                sqnr_db=compare_logits(answers["fp32"], answers[form]).sqnr_db,
-                size_mb=file.path.stat().st_size / 1e6,
-                layers_in_int8=file.layers_in_int8,
+                ms=found.ms,
+                speedup=found.speedup,
+                sqnr_db=compare_logits(original.logits, found.logits).sqnr_db,
+                size_mb=made[form].path.stat().st_size / 1e6,
+                layers_in_int8=made[form].layers_in_int8,
             )
-            for form, file in made.items()
+            for form, found in measured.items()
         }
-    layers = max(len(file.layers) for file in made.values())
-    return NetworkResult(network=name, layers=layers, fp32_ms=statistics.median(times["fp32"]), forms=forms)
+    return NetworkResult(network=name, layers=max(len(file.layers) for file in made.values()), fp32_ms=original.ms, forms=forms)
 
 
 def _normalize(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -151,17 +143,13 @@ def _cell(form: Mapping[str, Any] | None, layers: int) -> str:
 @click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Write the record there, after every network.")
 def command(networks: tuple[str, ...], record: Path | None) -> None:
     """Quantize NETWORKS and compare all forms with FP32; prints a Markdown table. Takes two or three minutes a network."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    results: list[dict[str, Any]] = []
-    for name in networks:
+
+    def measure(name: str) -> NetworkResult:
         result = measure_network(name)
         click.echo(_describe(result), err=True)
-        results.append(asdict(result))
-        if record is not None:
-            found = {"environment": describe_environment(), "size": SIZE, "threads": 1, "results": results}
-            write_text(record, json.dumps(found, indent=1) + "\n")
-    click.echo(tabulate(results), nl=False)
+        return result
+
+    click.echo(tabulate(run_study(networks, measure, record, {"size": SIZE})), nl=False)
 
 
 if __name__ == "__main__":

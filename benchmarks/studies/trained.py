@@ -5,29 +5,23 @@ torchvision:shufflenet_v2_x1_0 --image-size 64 --output runs/shufflenet``; then 
 runs/shufflenet/weights.safetensors --record benchmarks/records/trained.json``. Both take CIFAR-10 from ``--data`` or ``EDGERESNET_DATA``.
 """
 
-import json
-import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import click
-import numpy as np
 
-from benchmarks.environment import describe_environment
 from benchmarks.report.markdown import write_table
-from benchmarks.studies.forms import FORMS, Call, load, make_forms, time_in_turns
-from edgeresnet.datasets import LabelledImages, read_split
+from benchmarks.studies.forms import FORMS, make_forms, measure_forms, run_study
+from edgeresnet.datasets import read_split
 from edgeresnet.errors import EdgeResNetError
-from edgeresnet.evaluation import Logits, compare_logits, match_classes, top1
-from edgeresnet.files import write_text
-from edgeresnet.training.weights import TrainedNetwork, load_weights
+from edgeresnet.evaluation import compare_logits, match_classes, top1
+from edgeresnet.training.weights import load_weights
 
 # Training images, of which `edgeresnet quantize --static` takes two thirds for its ranges and one for its proof.
 CALIBRATION_IMAGES: Final = 150
@@ -90,26 +84,24 @@ def measure_trained(weights: Path, data: Path, limit: int | None = None) -> Trai
     with TemporaryDirectory(prefix="edgeresnet-") as folder:
         fp32 = _export(weights, Path(folder))
         made = make_forms(fp32, seen, seen, partial(_build, weights))
-        calls = {"fp32": load(fp32)} | {form: load(file.path) for form, file in made.items()}
-        times = time_in_turns(calls, test.images[:1])
-        logits = {form: _answer(call, test) for form, call in calls.items()}
+        original, measured = measure_forms(fp32, made, test.images)
     forms = {}
-    for form, file in made.items():
-        parity = compare_logits(logits["fp32"], logits[form])
+    for form, found in measured.items():
+        parity = compare_logits(original.logits, found.logits)
         forms[form] = FormAccuracy(
-            top1=top1(logits[form], test.labels),
+            top1=top1(found.logits, test.labels),
             sqnr_db=parity.sqnr_db,
             agreement=parity.agreement,
-            speedup=statistics.median(a / b for a, b in zip(times["fp32"], times[form], strict=True)),
-            layers_in_int8=file.layers_in_int8,
+            speedup=found.speedup,
+            layers_in_int8=made[form].layers_in_int8,
         )
     return TrainedResult(
         network=trained.spec.architecture,
         size=(size.height, size.width),
         layers=max(len(file.layers) for file in made.values()),
         images=len(test),
-        fp32_top1=top1(logits["fp32"], test.labels),
-        fp32_ms=statistics.median(times["fp32"]),
+        fp32_top1=top1(original.logits, test.labels),
+        fp32_ms=original.ms,
         forms=forms,
     )
 
@@ -124,13 +116,8 @@ def _export(weights: Path, folder: Path) -> Path:
 def _build(weights: Path) -> tuple[Any, Any]:
     import torch
 
-    trained: TrainedNetwork = load_weights(weights)
+    trained = load_weights(weights)
     return trained.model.eval(), torch.zeros(1, *trained.spec.input.shape, dtype=torch.uint8)
-
-
-def _answer(call: Call, test: LabelledImages) -> Logits:
-    """One image at a time: where a form takes one scale for all that it is given, neighbours must not matter."""
-    return np.concatenate([call(image[None]) for image in test.images])
 
 
 def tabulate(results: Sequence[Mapping[str, Any]]) -> str:
@@ -158,18 +145,10 @@ def _cell(form: Mapping[str, Any] | None, fp32_top1: float) -> str:
 @click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Write the record there, after every network.")
 def command(weights: tuple[Path, ...], data: Path, limit: int | None, record: Path | None) -> None:
     """Quantize the trained networks WEIGHTS in every form and measure their accuracy; prints a Markdown table."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    results: list[dict[str, Any]] = []
-    for path in weights:
-        try:
-            result = measure_trained(path, data, limit)
-        except EdgeResNetError as error:
-            raise click.ClickException(str(error)) from error
-        results.append(asdict(result))
-        if record is not None:
-            found = {"environment": describe_environment(), "data": data.name, "threads": 1, "results": results}
-            write_text(record, json.dumps(found, indent=1) + "\n")
+    try:
+        results = run_study(weights, lambda path: measure_trained(path, data, limit), record, {"data": data.name})
+    except EdgeResNetError as error:
+        raise click.ClickException(str(error)) from error
     click.echo(tabulate(results), nl=False)
 
 

@@ -29,7 +29,7 @@ def weights(tmp_path):
 
 def test_every_form_answers_the_test_images_beside_fp32(monkeypatch, weights, labelled_folder, tmp_path):
     monkeypatch.setattr(forms, "ROUNDS", 1)
-    monkeypatch.setattr(trained.os, "sched_setaffinity", lambda pid, cores: None)
+    monkeypatch.setattr(forms.os, "sched_setaffinity", lambda pid, cores: None)
     for split in ("train", "test"):
         shutil.copytree(labelled_folder / "test", tmp_path / "data" / split)
     arguments = [str(weights), "--data", str(tmp_path / "data"), "--limit", "20", "--record", str(tmp_path / "record.json")]
