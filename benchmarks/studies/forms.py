@@ -5,7 +5,8 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -145,15 +146,28 @@ def run_study(names: Iterable[T], measure: Callable[[T], Any], record: Path | No
         record: File to write, if any.
         facts: What else it says.
     """
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     results: list[dict[str, Any]] = []
     for name in names:
-        results.append(asdict(measure(name)))
+        with _on_one_core():
+            results.append(asdict(measure(name)))
         if record is not None:
             found = {"environment": describe_environment(), **facts, "threads": 1, "results": results}
             write_text(record, json.dumps(found, indent=1) + "\n")
     return results
+
+
+@contextmanager
+def _on_one_core() -> Iterator[None]:
+    """Keep this thread, and what it starts, on one core, and then let it go: the process may have other work to do."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def _load(path: Path) -> Call:

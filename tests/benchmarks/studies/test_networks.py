@@ -8,7 +8,6 @@ from benchmarks.studies import forms, networks
 def test_a_network_is_quantized_and_compared_with_the_stock_form(monkeypatch, tmp_path):
     monkeypatch.setattr(networks, "SIZE", 64)
     monkeypatch.setattr(forms, "ROUNDS", 1)
-    monkeypatch.setattr(forms.os, "sched_setaffinity", lambda pid, cores: None)
     result = CliRunner().invoke(networks.command, ["--network", "resnet18", "--record", str(tmp_path / "record.json")])
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "record.json").read_text())

@@ -7,29 +7,16 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks.studies import forms, trained
-from edgeresnet.cifar10 import CIFAR10_LABELS
+from edgeresnet.cifar10 import ARCHITECTURE, CIFAR10_LABELS
 from edgeresnet.datasets import read_split
+from edgeresnet.errors import EdgeResNetError
 from edgeresnet.evaluation import top1
-from edgeresnet.training.networks import find_network
-from edgeresnet.training.weights import describe_network, load_weights, save_weights
-
-NAME = "torchvision:squeezenet1_1"
-
-
-@pytest.fixture
-def weights(tmp_path):
-    """Of a small network whose INT8 forms are quickly made."""
-    blueprint = find_network(NAME)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        state = blueprint.build(10).state_dict()
-    save_weights(tmp_path / "weights", state, describe_network(blueprint, CIFAR10_LABELS, blueprint.preprocess((64, 64), "")))
-    return tmp_path / "weights"
+from edgeresnet.machine import affinity_cores
+from edgeresnet.training.weights import load_weights
 
 
 def test_every_form_answers_the_test_images_beside_fp32(monkeypatch, weights, labelled_folder, tmp_path):
     monkeypatch.setattr(forms, "ROUNDS", 1)
-    monkeypatch.setattr(forms.os, "sched_setaffinity", lambda pid, cores: None)
     for split in ("train", "test"):
         shutil.copytree(labelled_folder / "test", tmp_path / "data" / split)
     arguments = [str(weights), "--data", str(tmp_path / "data"), "--limit", "20", "--record", str(tmp_path / "record.json")]
@@ -38,8 +25,8 @@ def test_every_form_answers_the_test_images_beside_fp32(monkeypatch, weights, la
     record = json.loads((tmp_path / "record.json").read_text())
     assert result.stdout == trained.tabulate(record["results"])
     (network,) = record["results"]
-    test = read_split(labelled_folder, "test", size=64, limit=20)
-    assert (network["images"], network["size"], network["network"]) == (20, [64, 64], NAME)
+    test = read_split(labelled_folder, "test", size=32, limit=20)
+    assert (network["images"], network["size"], network["network"]) == (20, [32, 32], ARCHITECTURE)
     with torch.inference_mode():
         answers = load_weights(weights).model(torch.from_numpy(test.images)).numpy()
     labels = np.array([CIFAR10_LABELS.index(test.classes[label]) for label in test.labels])
@@ -62,3 +49,13 @@ def test_what_is_no_weights_file_is_one_clear_error(labelled_folder, tmp_path):
     (tmp_path / "junk").write_bytes(b"junk")
     result = CliRunner().invoke(trained.command, [str(tmp_path / "junk"), "--data", str(labelled_folder)])
     assert (result.exit_code, "Traceback" in result.output) == (1, False)
+
+
+def test_a_study_that_fails_gives_back_the_cores_that_it_had():
+    def fail(_):
+        raise EdgeResNetError("no")
+
+    before = affinity_cores()
+    with pytest.raises(EdgeResNetError):
+        forms.run_study(["network"], fail, None, {})
+    assert affinity_cores() == before

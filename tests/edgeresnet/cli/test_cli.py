@@ -134,9 +134,6 @@ def test_bench_prints_and_saves_one_record(run_cli, exports, weights, tmp_path):
 def test_quantize_says_what_it_did(run_cli, exports, tmp_path):
     source = tmp_path / "net-fp32.onnx"
     source.write_bytes(exports["fp32"].path.read_bytes())
-    report = json.loads(run_cli("quantize", source, "--format", "json").out)
-    assert report["path"] == str(tmp_path / "net-int8.onnx")
-    assert sum(not layer["reason"] for layer in report["layers"]) == 19
     result = run_cli("quantize", source)
     assert result.status == 0, result.err
     assert "net-int8.onnx: int8, 11.3 MB (44.7)" in result.out
