@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	$(BIN)/edgeresnet export --output build
 	$(BIN)/edgeresnet bench build/resnet18-fp32.onnx build/resnet18-int8.onnx --download --limit 2000
 
-# In two processes: most tests keep one core busy. Those of a file share what they make and stay together.
+# In two processes, each with cores of its own: most tests keep one busy. Those of a file share what they make and stay together.
 test: check
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 

@@ -19,6 +19,7 @@ from edgeresnet.cifar10 import ARCHITECTURE, CIFAR10_LABELS, CIFAR10_MEAN, CIFAR
 from edgeresnet.cli import main
 from edgeresnet.datasets import read_split
 from edgeresnet.evaluation import synthetic_images
+from edgeresnet.machine import affinity_cores
 from edgeresnet.providers.runtime import refuse_telemetry
 from edgeresnet.spec import PRECISIONS, ImageInput, ModelSpec
 from edgeresnet.training.model import build_resnet18
@@ -40,6 +41,16 @@ kept={folder}/$(echo "$@" | sed "s|$target||" | cksum | tr ' ' -)
 [ -f "$kept" ] || {{ {compiler} "$@" && cp "$target" "$kept.$$" && mv "$kept.$$" "$kept"; }} || exit 1
 cp "$kept" "$target"
 """
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cores() -> None:
+    """Where the tests run in several processes, each has cores of its own: what is timed in one is not disturbed by the others."""
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if count > 1 and count <= affinity_cores() and hasattr(os, "sched_setaffinity"):
+        number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[number::count])
+        torch.set_num_threads(affinity_cores())
 
 
 @pytest.fixture(scope="session", autouse=True)
