@@ -72,7 +72,7 @@ def test_a_wrong_or_a_slow_result_is_not_written(tmp_path, monkeypatch):
         quantize_file(source, tmp_path / "small.onnx", least_db=90)
     monkeypatch.setattr(attempt, "LEAST_SPEEDUP", 1000)
     with pytest.raises(
-        ExportError, match=r"INT8 is slower here, .* and outputs .* dB from the original's: .* against .* ms; nothing was written"
+        ExportError, match=r"INT8 may be slower here .* and outputs .* dB from the original's: .* against .* ms; nothing was written"
     ):
         quantize_file(source, tmp_path / "small.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["any.onnx"]

@@ -206,6 +206,21 @@ def test_a_network_that_loses_its_race_whatever_is_left_is_refused(quantized, gr
         quantized(row_of_layers(graphs, count))
 
 
+@pytest.mark.parametrize(
+    ("lower", "upper", "said"),
+    [
+        (0.97, 1.02, r"may be slower here \(0.97 to 1.02x\).*; nothing was written$"),
+        (0.7, 0.99, r"is slower here \(0.70 to 0.99x\).*; nothing was written$"),
+        (0.7, 1.9, r"may be slower here \(0.70 to 1.90x\).*; nothing was written; fix: try again when no other program needs the cores$"),
+    ],
+)
+def test_a_race_that_is_not_won_says_whether_it_was_lost(quantized, graphs, monkeypatch, lower, upper, said):
+    result = RaceResult(first_ms=1, second_ms=1, speedup=(lower + upper) / 2, lower=lower, upper=upper)
+    monkeypatch.setattr(attempt, "race", lambda *_, **__: result)
+    with pytest.raises(ExportError, match=said):
+        quantized(row_of_layers(graphs, 1))
+
+
 def test_a_layer_without_which_the_file_would_be_larger_is_not_left(quantized, graphs, monkeypatch):
     """All that is smaller about the file is in the second layer: only leaving the first is tried."""
     nodes = [graphs.conv("x", "w0", "a"), graphs.conv("a", "few", "b", pads=[0] * 4), graphs.conv("b", "many", "c"), *graphs.pool("c", "y")]
