@@ -74,6 +74,7 @@ def test_export_writes_and_names_what_to_do_next(run_cli, weights, labelled_fold
     assert Session(tmp_path / "out" / "resnet18-int8.onnx").spec.accuracy.count == 30
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_export_points_out_amx_where_it_is(run_cli, weights, labelled_folder, tmp_path, monkeypatch):
     for split in ("train", "test"):
         shutil.copytree(labelled_folder / "test", tmp_path / "images" / split)
