@@ -47,7 +47,7 @@ cp "$kept" "$target"
 def own_cores() -> None:
     """Where the tests run in several processes, each has cores of its own: what is timed in one is not disturbed by the others."""
     count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    if count > 1 and count <= affinity_cores() and hasattr(os, "sched_setaffinity"):
+    if 1 < count <= affinity_cores() and hasattr(os, "sched_setaffinity"):
         number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[number::count])
         torch.set_num_threads(affinity_cores())

@@ -147,12 +147,12 @@ def run_study(names: Iterable[T], measure: Callable[[T], Any], record: Path | No
         facts: What else it says.
     """
     results: list[dict[str, Any]] = []
-    for name in names:
-        with _on_one_core():
+    with _on_one_core():
+        for name in names:
             results.append(asdict(measure(name)))
-        if record is not None:
-            found = {"environment": describe_environment(), **facts, "threads": 1, "results": results}
-            write_text(record, json.dumps(found, indent=1) + "\n")
+            if record is not None:
+                found = {"environment": describe_environment(), **facts, "threads": 1, "results": results}
+                write_text(record, json.dumps(found, indent=1) + "\n")
     return results
 
 
