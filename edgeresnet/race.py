@@ -47,13 +47,13 @@ class RaceResult:
     upper: float
 
 
-def race(first: Open, second: Open, track: Track = silent) -> RaceResult:
-    """Time two calls in turns, until it is certain which is faster, or in ``MAX_ROUNDS`` rounds."""
+def race(first: Open, second: Open, track: Track = silent, *, least: float = 1.0) -> RaceResult:
+    """Time two calls in turns, until it is certain whether the second is so many times as fast, or in ``MAX_ROUNDS`` rounds."""
     rounds: list[tuple[float, float]] = []
     while True:
         rounds += [_run_round(first, second, swapped=bool(i % 2)) for i in track(range(ROUNDS), "timing")]
         lower, upper = bound_median([first_ms / second_ms for first_ms, second_ms in rounds])
-        if len(rounds) >= MAX_ROUNDS or lower > 1 or upper < 1:
+        if len(rounds) >= MAX_ROUNDS or lower > least or upper < least:
             break
     return RaceResult(
         first_ms=statistics.median(first_ms for first_ms, _ in rounds),

@@ -39,6 +39,20 @@ def test_luck_that_lasts_as_long_as_a_session_decides_nothing(monkeypatch):
     assert result.upper > 1.5
 
 
+@pytest.mark.parametrize(("least", "rounds"), [(1, 9), (3, 18), (5, 9)])
+def test_it_goes_on_until_it_is_clear_whether_the_second_is_so_many_times_as_fast(monkeypatch, least, rounds):
+    """Twice or four times as fast, by turns."""
+    monkeypatch.setattr(edgeresnet.race, "MAX_ROUNDS", 18)
+    luck, opened = itertools.cycle([2, 1]), []
+
+    def second():
+        opened.append(second)
+        return sleeping(next(luck))()
+
+    race(sleeping(4), second, least=least)
+    assert len(opened) == rounds
+
+
 def test_a_few_rounds_estimate_the_ratio():
     assert estimate_speedup(sleeping(4), sleeping(2)) == pytest.approx(2, rel=0.3)
 
