@@ -36,6 +36,8 @@ FORMS: Final = {
     "litert-dynamic": "LiteRT dynamic",
     "litert-static": "LiteRT full INT8",
 }
+# Of those, what `edgeresnet quantize` makes.
+OUR_FORMS: Final[tuple[str, ...]] = ("dynamic", "static")
 _LITERT_FORMS: Final = {"fp32": "litert-fp32", "int8": "litert-dynamic", "int8-static": "litert-static"}
 # LiteRT's calibration keeps every value of every layer.
 LITERT_CALIBRATION_IMAGES: Final = 24
@@ -92,7 +94,7 @@ def make_forms(fp32: Path, pictures: Pixels, values: NDArray[Any], build: Build,
     for number, pixels in enumerate(pictures):
         Image.fromarray(pixels).save(folder / f"{number:04}.png")
     made: dict[str, Made] = {}
-    for form in ("dynamic", "static"):
+    for form in OUR_FORMS:
         target = fp32.with_name(f"{stem}-{form}.onnx")
         layers = _quantize(fp32, target, f"--{form}", "--images", str(folder), *options)
         if layers is not None:

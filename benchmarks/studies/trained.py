@@ -2,7 +2,8 @@
 
 ``pip install 'edgeresnet[litert,export]'``; ``edgeresnet train --recipe benchmarks/records/trained/shufflenet_v2_x1_0/config.json --network
 torchvision:shufflenet_v2_x1_0 --image-size 64 --output runs/shufflenet``; then ``python -m benchmarks.studies.trained
-runs/shufflenet/weights.safetensors --record benchmarks/records/trained.json``. Both take CIFAR-10 from ``--data`` or ``EDGERESNET_DATA``.
+runs/shufflenet/weights.safetensors --emulated 500 --record benchmarks/records/trained.json``. Both take CIFAR-10 from ``--data`` or
+``EDGERESNET_DATA``.
 """
 
 import subprocess
@@ -15,10 +16,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import click
+import numpy as np
 
 from benchmarks.report.markdown import write_table
-from benchmarks.studies.forms import FORMS, make_forms, measure_forms, run_study
-from edgeresnet.datasets import read_split
+from benchmarks.studies.emulation import PROCESSORS, run_emulated
+from benchmarks.studies.forms import FORMS, OUR_FORMS, make_forms, measure_forms, run_study
+from edgeresnet.datasets import LabelledImages, read_split
 from edgeresnet.errors import EdgeResNetError
 from edgeresnet.evaluation import compare_logits, match_classes, top1
 from edgeresnet.training.weights import load_weights
@@ -37,6 +40,7 @@ class FormAccuracy:
         agreement: Fraction of them with FP32's top-1 class.
         speedup: Over FP32 in ONNX Runtime, one thread, all forms in turns.
         layers_in_int8: How many layers `edgeresnet quantize` put into INT8; None for forms that it did not make.
+        emulated_top1: By processor, on the first test images, where those of ``OUR_FORMS`` were emulated.
     """
 
     top1: float
@@ -44,6 +48,7 @@ class FormAccuracy:
     agreement: float
     speedup: float
     layers_in_int8: int | None
+    emulated_top1: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,7 @@ class TrainedResult:
         size: Height and width of its images.
         layers: Number of its layers with weights.
         images: Test images.
+        emulated: How many of them were given to emulated processors.
         fp32_top1: Of its FP32 file.
         fp32_ms: Time of a call with one image.
         forms: By name in ``FORMS``, those that could be made.
@@ -64,18 +70,20 @@ class TrainedResult:
     size: tuple[int, int]
     layers: int
     images: int
+    emulated: int
     fp32_top1: float
     fp32_ms: float
     forms: dict[str, FormAccuracy]
 
 
-def measure_trained(weights: Path, data: Path, limit: int | None = None) -> TrainedResult:
+def measure_trained(weights: Path, data: Path, limit: int | None = None, emulated: int = 0) -> TrainedResult:
     """Export and quantize a trained network, and measure every form on the test images.
 
     Args:
         weights: That `edgeresnet train` wrote.
         data: What it was trained on: ranges come from its training images, accuracy from its test images.
         limit: Of the test images.
+        emulated: How many of those ``PROCESSORS`` answer as well, by emulation.
     """
     trained = load_weights(weights)
     size = trained.spec.input
@@ -85,6 +93,8 @@ def measure_trained(weights: Path, data: Path, limit: int | None = None) -> Trai
         fp32 = _export(weights, Path(folder))
         made = make_forms(fp32, seen, seen, partial(_build, weights))
         original, measured = measure_forms(fp32, made, test.images)
+        first = test.subset(np.arange(min(emulated, len(test))))
+        elsewhere = {form: _emulate(made[form].path, first) for form in OUR_FORMS if form in made and len(first)}
     forms = {}
     for form, found in measured.items():
         parity = compare_logits(original.logits, found.logits)
@@ -94,16 +104,22 @@ def measure_trained(weights: Path, data: Path, limit: int | None = None) -> Trai
             agreement=parity.agreement,
             speedup=found.speedup,
             layers_in_int8=made[form].layers_in_int8,
+            emulated_top1=elsewhere.get(form, {}),
         )
     return TrainedResult(
         network=trained.spec.architecture,
         size=(size.height, size.width),
         layers=max(len(file.layers) for file in made.values()),
         images=len(test),
+        emulated=len(first),
         fp32_top1=top1(original.logits, test.labels),
         fp32_ms=original.ms,
         forms=forms,
     )
+
+
+def _emulate(model: Path, test: LabelledImages) -> dict[str, float]:
+    return {processor: top1(run_emulated(model, test.images, processor), test.labels) for processor in PROCESSORS}
 
 
 def _export(weights: Path, folder: Path) -> Path:
@@ -136,20 +152,35 @@ def _cell(form: Mapping[str, Any] | None, fp32_top1: float) -> str:
     return f"{100 * (form['top1'] - fp32_top1):+.2f}, {form['sqnr_db']:.0f} dB, {form['speedup']:.2f}x"
 
 
+def tabulate_processors(results: Sequence[Mapping[str, Any]]) -> str:
+    """Top-1 of this project's forms on every processor, on the images that were given to emulated ones too, as a Markdown table."""
+    headings = ("network", "form", *PROCESSORS)
+    rows = (
+        (result["network"], FORMS[form], *(f"{result['forms'][form]['emulated_top1'][processor]:.2%}" for processor in PROCESSORS))
+        for result in results
+        for form in OUR_FORMS
+        if result["emulated"] and form in result["forms"]
+    )
+    return write_table(headings, rows, numbers=range(2, len(headings)))
+
+
 @click.command()
 @click.argument("weights", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--data", required=True, type=click.Path(exists=True, path_type=Path), envvar="EDGERESNET_DATA", help="What they were trained on."
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Of the test images. [default: all]")
+@click.option("--emulated", type=click.IntRange(min=0), default=0, help="Of the test images, for emulated processors. [default: none]")
 @click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Write the record there, after every network.")
-def command(weights: tuple[Path, ...], data: Path, limit: int | None, record: Path | None) -> None:
-    """Quantize the trained networks WEIGHTS in every form and measure their accuracy; prints a Markdown table."""
+def command(weights: tuple[Path, ...], data: Path, limit: int | None, emulated: int, record: Path | None) -> None:
+    """Quantize the trained networks WEIGHTS in every form and measure their accuracy; prints Markdown tables."""
     try:
-        results = run_study(weights, lambda path: measure_trained(path, data, limit), record, {"data": data.name})
+        results = run_study(weights, lambda path: measure_trained(path, data, limit, emulated), record, {"data": data.name})
     except EdgeResNetError as error:
         raise click.ClickException(str(error)) from error
     click.echo(tabulate(results), nl=False)
+    if emulated:
+        click.echo("\n" + tabulate_processors(results), nl=False)
 
 
 if __name__ == "__main__":

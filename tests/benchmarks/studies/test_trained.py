@@ -19,14 +19,16 @@ def test_every_form_answers_the_test_images_beside_fp32(monkeypatch, weights, ex
     given = {"dynamic": forms.Made(exports["int8"].path, ({"reason": ""},) * 2), "stock-static": forms.Made(exports["int8-static"].path)}
     monkeypatch.setattr(forms, "ROUNDS", 1)
     monkeypatch.setattr(trained, "make_forms", lambda *arguments: given)
+    monkeypatch.setattr(trained, "PROCESSORS", {"here": None})
     for split in ("train", "test"):
         shutil.copytree(labelled_folder / "test", tmp_path / "data" / split)
-    arguments = [str(weights), "--data", str(tmp_path / "data"), "--limit", "20", "--record", str(tmp_path / "record.json")]
-    result = CliRunner().invoke(trained.command, arguments)
+    record = tmp_path / "record.json"
+    options = ["--data", str(tmp_path / "data"), "--limit", "20", "--emulated", "15", "--record", str(record)]
+    result = CliRunner().invoke(trained.command, [str(weights), *options])
     assert result.exit_code == 0, result.output
-    record = json.loads((tmp_path / "record.json").read_text())
-    assert result.stdout == trained.tabulate(record["results"])
-    (network,) = record["results"]
+    results = json.loads(record.read_text())["results"]
+    assert result.stdout == f"{trained.tabulate(results)}\n{trained.tabulate_processors(results)}"
+    (network,) = results
     test = read_split(labelled_folder, "test", size=32, limit=20)
     assert (network["images"], network["size"], network["network"], network["layers"]) == (20, [32, 32], ARCHITECTURE, 2)
     with torch.inference_mode():
@@ -39,6 +41,9 @@ def test_every_form_answers_the_test_images_beside_fp32(monkeypatch, weights, ex
         parity = compare_logits(answers, found)
         assert (network["forms"][form]["top1"], network["forms"][form]["agreement"]) == (top1(found, labels), parity.agreement)
         assert network["forms"][form]["sqnr_db"] == pytest.approx(parity.sqnr_db, abs=0.5)
+        # The first of them, on one thread as well; only this project's forms.
+        expected = {"here": top1(found[:15], labels[:15])} if form == "dynamic" else {}
+        assert (network["emulated"], network["forms"][form]["emulated_top1"]) == (15, expected)
 
 
 def test_the_table_has_points_lost():
@@ -46,6 +51,14 @@ def test_the_table_has_points_lost():
     network = {"network": "n", "fp32_top1": 0.9025, "forms": {"stock-static": form}}
     (row,) = trained.tabulate([network]).splitlines()[2:]
     assert row == "| n | 90.25% | - | - | - | -0.25, 31 dB, 2.00x | - | - | - |"
+
+
+def test_the_table_of_processors_has_our_forms_of_networks_that_were_emulated():
+    emulated = {"here": 0.9, "AVX2 without VNNI": 0.899, "Cortex-A72, no dot product": 0.9, "Cortex-A76, dot product": 0.901}
+    forms = {"dynamic": {"emulated_top1": emulated}, "stock-static": {"emulated_top1": {}}}
+    networks = [{"network": "n", "emulated": 500, "forms": forms}, {"network": "m", "emulated": 0, "forms": forms}]
+    (row,) = trained.tabulate_processors(networks).splitlines()[2:]
+    assert row == "| n | quantize --dynamic | 90.00% | 89.90% | 90.00% | 90.10% |"
 
 
 def test_what_is_no_weights_file_is_one_clear_error(labelled_folder, tmp_path):
