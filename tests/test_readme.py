@@ -525,11 +525,11 @@ def test_the_table_of_other_peoples_files_is_the_records():
     results = json.loads((ROOT / "benchmarks" / "records" / "packages.json").read_text())["results"]
     assert tabulate_packages(results) in FIGURES
     written = [repeat for result in results for repeat in result["repeats"] if "refusal" not in repeat]
-    raced = [repeat["checked_bounds"][0] for repeat in written if "checked_bounds" in repeat]
-    assert min(raced) >= 1
-    assert f"({len(raced)} of {len(written)} files that were written)" in FIGURES
-    (slower,) = [repeat["checked_speedup"] for repeat in written if repeat["checked_speedup"] < 1]
-    assert f"found one slower ({slower:.2f}x)" in FIGURES
+    assert {len(result["repeats"]) for result in results} == {5}
+    slowest = min(repeat["checked_speedup"] for repeat in written)
+    assert f"of {len(written)} files that were written none was slower than what it was made from" in FIGURES
+    assert f"the least gain was {slowest:.2f}x" in FIGURES
+    assert slowest >= 1
 
 
 def test_the_figures_beside_litert_are_the_records():
