@@ -20,6 +20,7 @@ def test_every_form_answers_the_test_images_beside_fp32(monkeypatch, weights, ex
     monkeypatch.setattr(forms, "ROUNDS", 1)
     monkeypatch.setattr(trained, "make_forms", lambda *arguments: given)
     monkeypatch.setattr(trained, "PROCESSORS", {"here": None})
+    monkeypatch.setenv("EDGERESNET_DATA", str(tmp_path / "nothing"))  # of which `export` would compare all test images
     for split in ("train", "test"):
         shutil.copytree(labelled_folder / "test", tmp_path / "data" / split)
     record = tmp_path / "record.json"
