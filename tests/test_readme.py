@@ -530,6 +530,8 @@ def test_the_table_of_other_peoples_files_is_the_records():
     assert f"of {len(written)} files that were written none was slower than what it was made from" in FIGURES
     assert f"the least gain was {slowest:.2f}x" in FIGURES
     assert slowest >= 1
+    ((lower, upper),) = [repeat["checked_bounds"] for repeat in written if repeat["checked_bounds"][0] < 1]
+    assert f"(of one the bounds were {lower:.2f} to {upper:.2f}x, of all others above 1)" in FIGURES
 
 
 def test_the_figures_beside_litert_are_the_records():

@@ -71,7 +71,9 @@ def test_a_wrong_or_a_slow_result_is_not_written(tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=r"the quantized outputs are .* dB.*at least 90 dB.*nothing was written; fix: .*--min-db"):
         quantize_file(source, tmp_path / "small.onnx", least_db=90)
     monkeypatch.setattr(attempt, "LEAST_SPEEDUP", 1000)
-    with pytest.raises(ExportError, match=r"INT8 .* here .* and outputs .* dB from the original's: .* against .* ms; nothing was written"):
+    # By how much the race is lost or won depends on the processor.
+    verdict = r"INT8 (is slower|may be slower|is hardly faster) here \(.* to .*x\)"
+    with pytest.raises(ExportError, match=rf"{verdict}, .* and outputs .* dB from the original's: .* against .* ms; nothing was written"):
         quantize_file(source, tmp_path / "small.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["any.onnx"]
 
