@@ -12,7 +12,7 @@ from edgeresnet.progress import Track, silent
 from edgeresnet.timing import time_calls
 
 # Both run in turns for such short bursts that whatever else the machine does meets both alike. Of a burst counts what a quarter of its
-# calls stay below: other programs only ever make a call slower. A round's ratio is compared with 1; what one round says is outvoted.
+# calls stay below: other programs only ever make a call slower. What one round says is outvoted.
 # Each round opens both anew: where a session's values lie in memory makes it faster or slower for as long as it lives. In
 # eight sessions of one ShuffleNetV2 a call took 6.4 to 8.4 ms, within one they differed by 9 %.
 ROUNDS: Final = 9
@@ -20,7 +20,7 @@ FEW_ROUNDS: Final = 5
 BURST_SECONDS: Final = 0.06
 MIN_CALLS: Final = 3
 QUANTILE: Final = 0.25
-# More rounds until it is certain which one is faster.
+# More rounds until it is certain.
 MAX_ROUNDS: Final = 54
 DOUBT: Final = 0.005
 
