@@ -21,8 +21,8 @@ from exporters.static.quantize import INTEGERS_SUFFIX, find_grids, quantize_with
 from exporters.static.ranges import Calibration, Grid
 from exporters.static.rewriting import rewrite
 
-# What ONNX Runtime appends to the name of an operator whose layout it changes.
-_MOVED: Final = re.compile(r"_token_\d+$")
+# What ONNX Runtime appends to the name of an operator that it joins with the sum behind it, or whose layout it changes.
+_APPENDED: Final = re.compile(r"(/MatMulAddFusion)?(_token_\d+)?$")
 
 
 class StaticForm:
@@ -60,7 +60,7 @@ class StaticForm:
         """Milliseconds of each layer in INT8, with the activation that is part of it."""
         times: dict[str, float] = {}
         for event, taken in profile(quantized.model, feeds).items():
-            name = _MOVED.sub("", event)
+            name = _APPENDED.sub("", event)
             if name.endswith(INTEGERS_SUFFIX):
                 times[name.removesuffix(INTEGERS_SUFFIX)] = taken
         return times
@@ -73,7 +73,8 @@ def _emit(layout: Layout, node: ir.Node, grid: Grid, quantizer: ColumnQuantizer)
     inputs = [layout.emit("DequantizeLinear", [integers, *constants], name=f"{name}/read")]
     scales = parameters.scales.reshape([-1 if axis == parameters.axis else 1 for axis in range(parameters.weights.ndim)])
     inputs.append(layout.constant(parameters.weights * scales, f"{name}/weights"))
-    if parameters.bias is not None:
+    # What is added to a MatMul is a node of its own, which stays.
+    if parameters.bias is not None and node.op_type != "MatMul":
         inputs.append(layout.constant((parameters.bias * parameters.bias_scales).astype(np.float32), f"{name}/bias"))
     attributes: Mapping[str, Any] = {} if node.op_type == "Gemm" else node.attributes
     return layout.emit(node.op_type, inputs, attributes, name=f"{name}/int8")

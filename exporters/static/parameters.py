@@ -26,7 +26,7 @@ class Parameters:
         weights: int8, in the order of the operator: (outputs, inputs, ...) of a Conv, (inputs, outputs) of a Gemm or MatMul.
         axis: On which the outputs are.
         scales: float32 (outputs,), of the weights.
-        bias: int32 (outputs,), on the grid of the integer sums; None if there is none, or the operator has none.
+        bias: int32 (outputs,), on the grid of the integer sums; None if there is none. Of a MatMul it is what ``find_bias`` finds.
         bias_scales: float32 (outputs,), of the bias.
     """
 
@@ -51,25 +51,42 @@ def round_parameters(node: ir.Node, input_scale: np.float32, quantizer: ColumnQu
     matrix, positions, bias = _read(node)
     columns = quantizer(matrix, positions=positions, saturation_safe=not is_depthwise(node))
     values, scales = columns.values, columns.scales
-    exact = np.zeros(len(scales), np.float32) if bias is None else np.broadcast_to(bias, scales.shape)
+    exact = np.zeros(len(scales), np.float32) if bias is None else np.broadcast_to(bias.ravel(), scales.shape)
     least = np.abs(exact) / (input_scale * np.float32(BIAS_LIMIT))
     if (scales < least).any():
         wider = np.maximum(scales, least)
         values, scales = np.rint(values * (scales / wider)).astype(np.int8), wider.astype(np.float32)
     bias_scales = (input_scale * scales).astype(np.float32)
-    has_bias = node.op_type != "MatMul" and bias is not None
     return Parameters(
         weights=_as_stored(node, values),
         axis=0 if node.op_type == "Conv" else 1,
         scales=scales,
-        bias=np.rint(exact / bias_scales).astype(np.int32) if has_bias else None,
+        bias=None if bias is None else np.rint(exact / bias_scales).astype(np.int32),
         bias_scales=bias_scales,
     )
 
 
+def find_bias(node: ir.Node) -> tuple[ir.Node, int] | None:
+    """The node that adds a constant to each output of a layer, and which of its inputs that is; None if there is none.
+
+    Of a MatMul it is the Add that alone reads it. ONNX Runtime computes the two as one, in FP32 unless both constants are integers.
+    """
+    if node.op_type != "MatMul":
+        return (node, 2) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    product, weights, readers = node.outputs[0], constant_array(node.inputs[1]), list(node.outputs[0].consumers())
+    if len(readers) != 1 or readers[0].op_type != "Add" or product.is_graph_output() or weights is None or product.shape is None:
+        return None
+    place = 1 - list(readers[0].inputs).index(product)
+    added = constant_array(readers[0].inputs[place])
+    if added is None or added.shape[-1:] != weights.shape[-1:] or added.size != weights.shape[-1] or added.ndim > len(product.shape):
+        return None
+    return readers[0], place
+
+
 def _read(node: ir.Node) -> tuple[NDArray[np.float32], int, NDArray[np.float32] | None]:
     """Weights as (inputs, outputs), by position, then channel; pixels of a window; bias."""
-    bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
+    adding = find_bias(node)
+    bias = None if adding is None else constant_array(adding[0].inputs[adding[1]])
     if node.op_type != "Conv":
         product = plan_product(node)
         if not isinstance(product, Product):

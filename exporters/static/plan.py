@@ -195,8 +195,12 @@ def _find_obstacle(node: ir.Node) -> str:
 
 
 def _find_obstacle_in_bias(node: ir.Node) -> str:
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    return "" if bias is None or constant_array(bias) is not None else "its bias is computed as the model runs"
+    if len(node.inputs) < 3 or node.inputs[2] is None:
+        return ""
+    bias = constant_array(node.inputs[2])
+    if bias is None:
+        return "its bias is computed as the model runs"
+    return "" if bias.size in (1, *bias.shape[-1:]) else "its bias differs from row to row"
 
 
 def _describe(node: ir.Node, reason: str) -> LayerChoice:

@@ -14,7 +14,7 @@ from exporters.int8.layout import Layout
 from exporters.int8.operators import first_input, name_of
 from exporters.int8.quantize import QuantizedModel
 from exporters.int8.weights import ColumnQuantizer
-from exporters.static.parameters import round_parameters
+from exporters.static.parameters import find_bias, round_parameters
 from exporters.static.plan import Plan, make_plan
 from exporters.static.ranges import LEVELS, Calibration, Grid, batches
 from exporters.static.rewriting import rewrite
@@ -166,9 +166,11 @@ class _Writer:
         if node.op_type == "Gemm":
             for attribute in ("alpha", "beta", "transB"):
                 node.attributes.pop(attribute, None)
+        # Before the weights change: the bias of a MatMul is found by their shape.
+        adding, place = find_bias(node) or (node, 2)
         self._replace(node, 1, parameters.weights, parameters.scales, parameters.axis)
         if parameters.bias is not None:
-            self._replace(node, 2, parameters.bias, parameters.bias_scales, 0)
+            self._replace(adding, place, parameters.bias, parameters.bias_scales, 0)
 
     def _replace(self, node: ir.Node, index: int, integers: NDArray[Any], scales: NDArray[np.float32], axis: int) -> None:
         parameter = node.inputs[index] if len(node.inputs) > index else None

@@ -4,6 +4,8 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnx.parser
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -13,6 +15,7 @@ from edgeresnet.race import RaceResult
 from edgeresnet.session import Session
 from exporters import attempt, quantize
 from exporters.quantize import quantize_file
+from exporters.static.plan import make_plan
 
 FLOAT = TensorProto.FLOAT
 
@@ -48,11 +51,11 @@ def quantized(tmp_path, graphs, monkeypatch):
     return run
 
 
-def behind_trunk(graphs, nodes, tensors=(), channels=32):
+def behind_trunk(graphs, nodes, tensors=(), channels=32, **model):
     """A network that goes on from the features, (N, 32, 24, 24), to ``tail``, which a last convolution reads."""
     last = [graphs.weights("last", 32, channels, 3, 3)]
     network = [*graphs.trunk(), *nodes, graphs.conv("tail", "last", "final"), *graphs.pool("final", "y")]
-    return graphs.model(network, [*graphs.TRUNK, *last, *tensors])
+    return graphs.model(network, [*graphs.TRUNK, *last, *tensors], **model)
 
 
 def node(operator, inputs, output="tail", **attributes):
@@ -144,17 +147,67 @@ def test_what_lies_between_layers_stays_in_8_bits(quantized, graphs, kind):
     assert not {"Conv", "FusedConv", "Mul", "Add", "Sigmoid"} & set(found)
 
 
-@pytest.mark.parametrize(("operator", "turned"), [("Gemm", 0), ("Gemm", 1), ("MatMul", 0)])
-def test_a_linear_layer_that_pays_is_one_integer_product(quantized, graphs, operator, turned):
-    attributes = {"transB": turned, "alpha": 0.5} if operator == "Gemm" else {}
-    inputs = ["flat", "matrix", *(["shift"] if operator == "Gemm" else [])]
-    nodes = [*graphs.trunk(), *graphs.pool("features", "flat"), node(operator, inputs, "y", **attributes)]
-    shape = (600, 32) if turned else (32, 600)
-    tensors = [*graphs.TRUNK, graphs.weights("matrix", *shape), *([graphs.weights("shift", 600)] if operator == "Gemm" else [])]
-    result, found = quantized(graphs.model(nodes, tensors, outputs={"y": (FLOAT, ["N", 600])}), least_db=10)
+LINEAR = {
+    "Gemm": [node("Gemm", ["flat", "matrix", "shift"], "y", alpha=0.5)],
+    "Gemm, turned": [node("Gemm", ["flat", "turned", "shift"], "y", alpha=0.5, transB=1)],
+    "Gemm, a line": [node("Gemm", ["flat", "matrix", "line"], "y")],
+    "Gemm, one number": [node("Gemm", ["flat", "matrix", "number"], "y")],
+    "MatMul": [node("MatMul", ["flat", "matrix"], "y")],
+    "MatMul, Add": [node("MatMul", ["flat", "matrix"], "product"), node("Add", ["product", "shift"], "y")],
+    "Add of a MatMul": [node("MatMul", ["flat", "matrix"], "product"), node("Add", ["shift", "product"], "y")],
+    "MatMul, Add of a line": [node("MatMul", ["flat", "matrix"], "product"), node("Add", ["product", "line"], "y")],
+    "MatMul, Add of one number": [node("MatMul", ["flat", "matrix"], "product"), node("Add", ["product", "number"], "y")],
+}
+
+
+@pytest.mark.parametrize("kind", LINEAR)
+def test_a_linear_layer_that_pays_is_one_integer_product(quantized, graphs, kind):
+    nodes = [*graphs.trunk(), *graphs.pool("features", "flat"), *LINEAR[kind]]
+    linear = [
+        graphs.weights("matrix", 32, 600),
+        graphs.weights("turned", 600, 32),
+        graphs.weights("shift", 600),
+        graphs.weights("line", 1, 600),
+        graphs.weights("number", 1),
+    ]
+    used = [tensor for tensor in linear if any(tensor.name in part.input for part in LINEAR[kind])]
+    result, found = quantized(graphs.model(nodes, [*graphs.TRUNK, *used], outputs={"y": (FLOAT, ["N", 600])}), least_db=10)
     assert [layer.reason for layer in result.layers] == [""] * 4
+    assert all(layer.int8_ms is not None and layer.sqnr_db > 20 for layer in result.layers)
     assert found["QGemm"] + found["MatMulIntegerToFloat"] == 1
     assert (found["DequantizeLinear"], found["QLinearGlobalAveragePool"]) == (0, 1)
+
+
+@pytest.mark.parametrize(("batch", "product"), [(1, "QGemm"), ("N", "MatMulIntegerToFloat")])
+def test_the_linear_layers_of_a_convnext_block_are_integer_products(quantized, graphs, batch, product):
+    """On (N, height, width, channels), each with a bias. Where all sizes are known, ONNX Runtime makes a Gemm of a MatMul and its bias,
+    and computes that in FP32 if the bias is not in integers."""
+    nodes = [
+        node("Transpose", ["features"], "last_channels", perm=[0, 2, 3, 1]),
+        node("MatMul", ["last_channels", "widen"], "wide"),
+        node("Add", ["wide", "wide_bias"], "wider"),
+        node("Gelu", ["wider"], "gelu"),
+        node("MatMul", ["gelu", "narrow"], "narrow_product"),
+        node("Add", ["narrow_product", "narrow_bias"], "narrower"),
+        node("Transpose", ["narrower"], "block", perm=[0, 3, 1, 2]),
+        node("Add", ["features", "block"]),
+    ]
+    sizes = {"widen": (32, 512), "wide_bias": (512,), "narrow": (512, 32), "narrow_bias": (32,)}
+    tensors = [graphs.weights(name, *shape) for name, shape in sizes.items()]
+    result, found = quantized(behind_trunk(graphs, nodes, tensors, batch=batch, opset=20))
+    assert all(layer.quantized and layer.int8_ms is not None for layer in result.layers)
+    assert (found[product], found["QLinearAdd"], found["Gemm"], found["MatMul"]) == (2, 1, 0, 0)
+
+
+def test_a_bias_that_differs_from_row_to_row_keeps_its_layer_in_fp32():
+    network = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 20]>
+        rows (float[2,64] x) => (float[2,512] y) { y = Gemm(x, w, b) }"""
+    )
+    for name, shape in {"w": (64, 512), "b": (2, 512)}.items():
+        network.graph.initializer.append(numpy_helper.from_array(np.ones(shape, np.float32), name))
+    (layer,) = make_plan(ir.from_proto(network).graph, {}).layers
+    assert layer.reason == "its bias differs from row to row"
 
 
 def test_depthwise_weights_keep_all_8_bits_and_no_others_can_saturate(quantized, graphs, tmp_path):
