@@ -80,7 +80,7 @@ class Layout:
         self._quantized: dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]] = {}
         self._padded: dict[ir.Value, ir.Value] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
-        self._tables: dict[tuple[Windows, bool], ir.Value] = {}
+        self._tables: dict[Windows, ir.Value] = {}
         self._here: ir.Node | None = None
         self._names = _names_in(graph)
 
@@ -159,23 +159,22 @@ class Layout:
             self._padded[rows] = self.emit("Pad", [rows, pads, zero_point, axis], name=f"{rows.name}/padded")
         return self._padded[rows]
 
-    def table(self, windows: Windows, *, inside: bool = False) -> ir.Value:
-        """Row numbers of windows, (windows * size,) as ``rows`` or ``rows_inside`` of them says: what a Gather takes.
+    def table(self, windows: Windows) -> ir.Value:
+        """Row numbers of windows, (windows * size,), as ``Windows.rows`` says: what a Gather takes.
 
         Large ones are sums, which ONNX Runtime computes as it loads. Stored they were 0.6 of the 3.8 MB of a detector for 320x320 pixels.
         """
-        if (windows, inside) not in self._tables:
-            rows = windows.rows_inside() if inside else windows.rows()
+        if windows not in self._tables:
+            rows = windows.rows()
             if rows.size > STORED_ROWS:
-                lines, columns = windows.lines_and_columns_inside() if inside else windows.lines_and_columns()
+                lines, columns = windows.lines_and_columns()
                 sums = self.emit("Add", [self.constant(lines, "lines"), self.constant(columns, "columns")], name="windows/sums")
-                if not inside:
-                    beyond = self.constant(np.array(windows.height * windows.width, np.int32), "beyond")
-                    sums = self.emit("Min", [sums, beyond], name="windows/numbers")
-                self._tables[windows, inside] = self.emit("Reshape", [sums, self.constant([-1])], name="windows")
+                beyond = self.constant(np.array(windows.height * windows.width, np.int32), "beyond")
+                numbers = self.emit("Min", [sums, beyond], name="windows/numbers")
+                self._tables[windows] = self.emit("Reshape", [numbers, self.constant([-1])], name="windows")
             else:
-                self._tables[windows, inside] = self.constant(rows.reshape(-1), "windows")
-        return self._tables[windows, inside]
+                self._tables[windows] = self.constant(rows.reshape(-1), "windows")
+        return self._tables[windows]
 
     def constant(self, value: Sequence[int] | NDArray[Any], name: str = "constant") -> ir.Value:
         """An initializer; lists become int64. Equal ones are shared."""

@@ -155,33 +155,29 @@ def _normalize(layout: Layout, node: ir.Node) -> bool:
     return True
 
 
-def _max_pool(layout: Layout, node: ir.Node) -> bool:
-    windows = windows_of(node) if layout.has_rows(first_input(node)) and len(node.outputs) == 1 else None
-    if windows is None:
-        return False
-    columns = _gather_pools(layout, node, windows)
-    _supersede(layout, node, "ReduceMax", [columns, layout.constant([2])], {"keepdims": 0})
-    return True
+def _max_pool(_: Layout, node: ir.Node) -> bool:
+    """On NCHW, turned there and back: 0.42 ms for 3x3 windows on 28x28 pixels of 192 channels, with gathered rows 1.22 (AVX2, one thread).
+
+    Raises:
+        ExportError: If its windows are not those that shapes were inferred with.
+    """
+    windows_of(node)
+    return False
 
 
 def _average_pool(layout: Layout, node: ir.Node) -> bool:
-    windows = windows_of(node) if layout.has_rows(first_input(node)) else None
+    value = first_input(node)
+    windows = windows_of(node) if layout.has_rows(value) else None
     # At the border of a padded image the divisor differs from window to window.
     if windows is None or windows.reads_padding:
         return False
     if windows.kernel == (windows.height, windows.width):
         return _global_average(layout, node)
-    columns = _gather_pools(layout, node, windows)
+    pixels = layout.emit("Gather", [layout.rows(value), layout.table(windows)], {"axis": 1}, name=f"{name_of(node)}/pixels")
+    shape = layout.constant([0, windows.count, windows.size, layout.shape(value).channels])
+    columns = layout.emit("Reshape", [pixels, shape], name=f"{name_of(node)}/windows")
     _supersede(layout, node, "ReduceMean", [columns, layout.constant([2])], {"keepdims": 0})
     return True
-
-
-def _gather_pools(layout: Layout, node: ir.Node, windows: Windows) -> ir.Value:
-    """Rows (N, windows, size, channels)."""
-    rows, name = layout.rows(first_input(node)), name_of(node)
-    pixels = layout.emit("Gather", [rows, layout.table(windows, inside=True)], {"axis": 1}, name=f"{name}/pixels")
-    shape = layout.constant([0, windows.count, windows.size, layout.shape(first_input(node)).channels])
-    return layout.emit("Reshape", [pixels, shape], name=f"{name}/windows")
 
 
 def _global_average(layout: Layout, node: ir.Node) -> bool:

@@ -63,14 +63,8 @@ class Windows:
 
     def rows(self) -> NDArray[np.int32]:
         """Row numbers (windows, size); a pixel beyond the image has the number after the last, ``height * width``."""
-        return self._join(*self.lines_and_columns()).clip(max=self.height * self.width)
-
-    def rows_inside(self) -> NDArray[np.int32]:
-        """As ``rows``, with pixels beyond the image replaced by the nearest one of the window that is not.
-
-        For a maximum that changes nothing, and needs no row of padding. Every window must touch the image.
-        """
-        return self._join(*self.lines_and_columns_inside())
+        lines, columns = self.lines_and_columns()
+        return (lines + columns).reshape(-1, self.size).clip(max=self.height * self.width)
 
     def lines_and_columns(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """What the row numbers are sums of, and at most ``height * width``.
@@ -85,15 +79,6 @@ class Windows:
         columns = np.where((x >= 0) & (x < self.width), x, beyond)
         return lines[:, None, :, None].astype(np.int32), columns[:, None].astype(np.int32)
 
-    def lines_and_columns_inside(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """The same for ``rows_inside``."""
-        y, x = self._positions()
-        lines, columns = _nearest_inside(y, self.height) * self.width, _nearest_inside(x, self.width)
-        return lines[:, None, :, None].astype(np.int32), columns[:, None].astype(np.int32)
-
-    def _join(self, lines: NDArray[np.int32], columns: NDArray[np.int32]) -> NDArray[np.int32]:
-        return (lines + columns).reshape(-1, self.size)
-
     def _positions(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Image rows (windows down, kernel rows), and columns (windows across, kernel columns), that the windows read."""
         down, across = self.output_size
@@ -104,10 +89,3 @@ class Windows:
 
 def _count(size: int, kernel: int, stride: int, dilation: int) -> int:
     return (size - (kernel - 1) * dilation - 1) // stride + 1
-
-
-def _nearest_inside(positions: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    inside = (positions >= 0) & (positions < size)
-    first = np.where(inside, positions, size).min(1, keepdims=True)
-    last = np.where(inside, positions, -1).max(1, keepdims=True)
-    return positions.clip(first, last)

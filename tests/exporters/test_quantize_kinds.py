@@ -245,18 +245,6 @@ def test_padding_by_name_is_as_the_operator_defines_it(quantized, graphs, pad, s
     assert sum(layer.quantized for layer in quantized(network).layers) == 3
 
 
-@pytest.mark.parametrize("pad", ["SAME_UPPER", "SAME_LOWER"])
-def test_windows_of_a_pool_that_is_padded_by_name_are_rows_too(quantized, graphs, pad, tmp_path):
-    pool = graphs.node("MaxPool", ["features"], ["pooled"], kernel_shape=[3, 3], strides=[2, 2], auto_pad=pad)
-    network = graphs.model(
-        [*graphs.trunk(), pool, graphs.conv("pooled", "w3", "y")],
-        [*graphs.TRUNK, graphs.weights("w3", 16, 32, 3, 3)],
-        outputs={"y": (FLOAT, ["N", 16, 12, 12])},
-    )
-    assert sum(layer.quantized for layer in quantized(network).layers) == 3
-    assert not [node for node in onnx.load(tmp_path / "int8.onnx").graph.node if node.op_type == "MaxPool"]
-
-
 @pytest.mark.parametrize("batch", [1, "N"])
 def test_a_branch_reads_the_values_around_it(quantized, graphs, batch):
     """The condition is computed, so that no optimizer can take the branch."""

@@ -20,10 +20,10 @@ def pairs(least, most):
 
 
 @st.composite
-def geometries(draw, most_pads=3):
+def geometries(draw):
     """Windows of which at least one fits, on images that are rarely square."""
     height, width = draw(pairs(1, 9))
-    pads = (draw(pairs(0, most_pads)), draw(pairs(0, most_pads)))
+    pads = (draw(pairs(0, 3)), draw(pairs(0, 3)))
     windows = Windows(
         height,
         width,
@@ -51,15 +51,6 @@ def test_rows_are_those_that_unfold_reads(windows):
     if min(windows.height, windows.width) > 1:
         in_order = np.arange(windows.height * windows.width)[:, None]
         assert windows.is_identity == np.array_equal(windows.rows(), in_order)
-
-
-@given(geometries(most_pads=2))
-def test_a_maximum_over_the_rows_inside_is_that_of_pytorch(windows):
-    image = torch.randperm(windows.height * windows.width, generator=torch.Generator().manual_seed(0)).float()
-    image = image.view(1, 1, windows.height, windows.width) - 40
-    pooled = functional.max_pool2d(pad(image, windows, -torch.inf), windows.kernel, windows.strides, 0, windows.dilations)
-    assume(bool(pooled.isfinite().all()))
-    np.testing.assert_array_equal(image.numpy().ravel()[windows.rows_inside()].max(1), pooled.numpy().ravel())
 
 
 def answer(nodes, weights, images, opset=20):

@@ -25,16 +25,6 @@ def test_the_rows_are_those_of_unfold(windows):
     assert windows.reads_padding == bool((unfolded == 0).any())
 
 
-@pytest.mark.parametrize("windows", GEOMETRIES)
-def test_a_maximum_needs_no_padding(windows):
-    image = torch.randn(1, 1, windows.height, windows.width, generator=torch.Generator().manual_seed(0))
-    if any(2 * pad > size for pad, size in zip(windows.pads, windows.kernel, strict=False)):
-        pytest.skip("PyTorch pools at most half a window of padding")
-    pooled = functional.max_pool2d(image, windows.kernel, windows.strides, windows.pads[:2], windows.dilations)
-    rows = image.numpy().ravel()[windows.rows_inside()]
-    np.testing.assert_array_equal(rows.max(1), pooled.numpy().ravel())
-
-
 def test_one_pixel_in_order_is_the_identity():
     assert Windows(4, 4, (1, 1)).is_identity
     assert not any(windows.is_identity for windows in GEOMETRIES)
