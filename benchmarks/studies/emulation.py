@@ -31,9 +31,11 @@ from edgeresnet.session import Session
 from edgeresnet.spec import INPUT_NAME
 from edgeresnet.target import Target
 
-# Processor models of QEMU 7.2; None is the machine itself.
+# The machine itself.
+HERE: Final = "here"
+# Processor models of QEMU 7.2.
 PROCESSORS: Final[Mapping[str, str | None]] = {
-    "here": None,
+    HERE: None,
     "AVX2 without VNNI": "Haswell",
     "Cortex-A72, no dot product": "cortex-a72",
     "Cortex-A76, dot product": "cortex-a76",

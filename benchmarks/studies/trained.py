@@ -20,7 +20,7 @@ import click
 import numpy as np
 
 from benchmarks.report.markdown import write_table
-from benchmarks.studies.emulation import PROCESSORS, run_emulated
+from benchmarks.studies.emulation import HERE, PROCESSORS, run_emulated
 from benchmarks.studies.forms import FORMS, OUR_FORMS, make_forms, measure_forms, run_study
 from edgeresnet.datasets import LabelledImages, read_split
 from edgeresnet.errors import EdgeResNetError
@@ -29,6 +29,22 @@ from edgeresnet.training.weights import load_weights
 
 # Training images, of which `edgeresnet quantize --static` takes two thirds for its ranges and one for its proof.
 CALIBRATION_IMAGES: Final = 150
+EMULATED: Final = tuple(processor for processor in PROCESSORS if processor != HERE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmulatedAccuracy:
+    """What a form answers on an emulated processor, beside what it answers here, on some of the test images.
+
+    Attributes:
+        points: Percentage points of top-1 that it gains or loses there.
+        agreement: Fraction of the images with the same top-1 class.
+        sqnr_db: Of the logits; None where they are the same to the bit.
+    """
+
+    points: float
+    agreement: float
+    sqnr_db: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +57,7 @@ class FormAccuracy:
         agreement: Fraction of them with FP32's top-1 class.
         speedup: Over FP32 in ONNX Runtime, one thread, all forms in turns.
         layers_in_int8: How many layers `edgeresnet quantize` put into INT8; None for forms that it did not make.
-        emulated_top1: By processor, on the first test images, where those of ``OUR_FORMS`` were emulated.
+        emulated: By processor, where those of ``OUR_FORMS`` were emulated.
     """
 
     top1: float
@@ -49,7 +65,7 @@ class FormAccuracy:
     agreement: float
     speedup: float
     layers_in_int8: int | None
-    emulated_top1: dict[str, float]
+    emulated: dict[str, EmulatedAccuracy]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +110,8 @@ def measure_trained(weights: Path, data: Path, limit: int | None = None, emulate
         fp32 = _export(weights, Path(folder))
         made = make_forms(fp32, seen, seen, partial(_build, weights))
         original, measured = measure_forms(fp32, made, test.images)
-        first = test.subset(np.arange(min(emulated, len(test))))
-        elsewhere = {form: _emulate(made[form].path, first) for form in OUR_FORMS if form in made and len(first)}
+        some = _choose_evenly(test, emulated)
+        elsewhere = {form: _emulate(made[form].path, some) for form in OUR_FORMS if form in made and len(some)}
     forms = {}
     for form, found in measured.items():
         parity = compare_logits(original.logits, found.logits)
@@ -105,22 +121,37 @@ def measure_trained(weights: Path, data: Path, limit: int | None = None, emulate
             agreement=parity.agreement,
             speedup=found.speedup,
             layers_in_int8=made[form].layers_in_int8,
-            emulated_top1=elsewhere.get(form, {}),
+            emulated=elsewhere.get(form, {}),
         )
     return TrainedResult(
         network=trained.spec.architecture,
         size=(size.height, size.width),
         layers=max(len(file.layers) for file in made.values()),
         images=len(test),
-        emulated=len(first),
+        emulated=len(some),
         fp32_top1=top1(original.logits, test.labels),
         fp32_ms=original.ms,
         forms=forms,
     )
 
 
-def _emulate(model: Path, test: LabelledImages) -> dict[str, float]:
-    return {processor: top1(run_emulated(model, test.images, processor), test.labels) for processor in PROCESSORS}
+def _choose_evenly(test: LabelledImages, count: int) -> LabelledImages:
+    """So many, of all classes: they may come class by class."""
+    return test.subset(np.linspace(0, len(test), min(count, len(test)), endpoint=False).astype(int))
+
+
+def _emulate(model: Path, test: LabelledImages) -> dict[str, EmulatedAccuracy]:
+    here = run_emulated(model, test.images, HERE)
+    found = {}
+    for processor in EMULATED:
+        there = run_emulated(model, test.images, processor)
+        parity = compare_logits(here, there)
+        found[processor] = EmulatedAccuracy(
+            points=100 * (top1(there, test.labels) - top1(here, test.labels)),
+            agreement=parity.agreement,
+            sqnr_db=parity.sqnr_db if np.isfinite(parity.sqnr_db) else None,
+        )
+    return found
 
 
 def _export(weights: Path, folder: Path) -> Path:
@@ -156,15 +187,20 @@ def _cell(form: Mapping[str, Any] | None, fp32_top1: float) -> str:
 
 
 def tabulate_processors(results: Sequence[Mapping[str, Any]]) -> str:
-    """Top-1 of this project's forms on every processor, on the images that were given to emulated ones too, as a Markdown table."""
-    headings = ("network", "form", *PROCESSORS)
+    """What this project's forms gain or lose on every emulated processor, as a Markdown table."""
+    headings = ("network", "form", *EMULATED)
     rows = (
-        (result["network"], FORMS[form], *(f"{result['forms'][form]['emulated_top1'][processor]:.2%}" for processor in PROCESSORS))
+        (result["network"], FORMS[form], *(_emulated_cell(result["forms"][form]["emulated"][processor]) for processor in EMULATED))
         for result in results
         for form in OUR_FORMS
         if result["emulated"] and form in result["forms"]
     )
     return write_table(headings, rows, numbers=range(2, len(headings)))
+
+
+def _emulated_cell(found: Mapping[str, Any]) -> str:
+    closeness = "to the bit" if found["sqnr_db"] is None else f"{found['sqnr_db']:.0f} dB"
+    return f"{found['points']:+.2f}, {found['agreement']:.1%}, {closeness}"
 
 
 @click.command()
