@@ -20,6 +20,7 @@ from PIL import Image
 
 from benchmarks.environment import describe_environment
 from benchmarks.studies.litert import LoadedLiteRT, apart, convert
+from edgeresnet.errors import DataError
 from edgeresnet.evaluation import Logits
 from edgeresnet.files import write_text
 from edgeresnet.images import Pixels
@@ -46,6 +47,10 @@ ROUNDS: Final = 9
 BURST_SECONDS: Final = 0.4
 
 T = TypeVar("T")
+# Of a study's command.
+record_option = click.option(
+    "--record", type=click.Path(dir_okay=False, path_type=Path), help="Write it there, after every network; others that it has stay."
+)
 Call = Callable[[NDArray[Any]], Logits]
 # Builds a module in evaluation mode and an example of what it takes.
 Build = Callable[[], tuple[Any, Any]]
@@ -144,18 +149,35 @@ def run_study(names: Iterable[T], measure: Callable[[T], Any], record: Path | No
 
     Args:
         names: Of the networks.
-        measure: Gives a dataclass.
-        record: File to write, if any.
+        measure: Gives a dataclass that has its ``network``.
+        record: File to write, if any. What it has of other networks stays in it.
         facts: What else it says.
+
+    Raises:
+        DataError: If the record that is there was taken on another machine, with other software, or of something else.
     """
-    results: list[dict[str, Any]] = []
     with _on_one_core():
+        head = {"environment": describe_environment(), **facts, "threads": 1}
+        results = _read_results(record, head) if record is not None and record.exists() else {}
         for name in names:
-            results.append(asdict(measure(name)))
+            result = asdict(measure(name))
+            results[result["network"]] = result
             if record is not None:
-                found = {"environment": describe_environment(), **facts, "threads": 1, "results": results}
-                write_text(record, json.dumps(found, indent=1) + "\n")
-    return results
+                write_text(record, json.dumps({**head, "results": [*results.values()]}, indent=1) + "\n")
+    return [*results.values()]
+
+
+def _read_results(record: Path, head: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a record has, by network, if it begins as this one does."""
+    found = json.loads(record.read_text(encoding="utf-8"))
+    differing = [name for name, value in _flat(head).items() if _flat(found).get(name) != value]
+    if differing:
+        raise DataError(f"{record}: its networks were measured with another {differing[0]}; fix: write to a new file")
+    return {result["network"]: result for result in found["results"]}
+
+
+def _flat(head: Mapping[str, Any]) -> dict[str, Any]:
+    return {**head, **head["environment"], "environment": None}
 
 
 @contextmanager

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report.markdown import write_table
-from benchmarks.studies.forms import FORMS, make_forms, measure_forms, run_study
+from benchmarks.studies.forms import FORMS, make_forms, measure_forms, record_option, run_study
+from edgeresnet.errors import EdgeResNetError
 from edgeresnet.evaluation import compare_logits, synthetic_images
 
 SIZE: Final = 224
@@ -140,7 +141,7 @@ def _cell(form: Mapping[str, Any] | None, layers: int) -> str:
 
 @click.command()
 @click.option("--network", "networks", multiple=True, default=NETWORKS, show_default=True, help="torchvision's name; repeatable.")
-@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Write the record there, after every network.")
+@record_option
 def command(networks: tuple[str, ...], record: Path | None) -> None:
     """Quantize NETWORKS and compare all forms with FP32; prints a Markdown table. Takes two or three minutes a network."""
 
@@ -149,7 +150,11 @@ def command(networks: tuple[str, ...], record: Path | None) -> None:
         click.echo(_describe(result), err=True)
         return result
 
-    click.echo(tabulate(run_study(networks, measure, record, {"size": SIZE})), nl=False)
+    try:
+        results = run_study(networks, measure, record, {"size": SIZE})
+    except EdgeResNetError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(tabulate(results), nl=False)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.report.markdown import write_table
 from benchmarks.studies.emulation import HERE, PROCESSORS, run_emulated
-from benchmarks.studies.forms import FORMS, OUR_FORMS, make_forms, measure_forms, run_study
+from benchmarks.studies.forms import FORMS, OUR_FORMS, make_forms, measure_forms, record_option, run_study
 from edgeresnet.datasets import LabelledImages, read_split
 from edgeresnet.errors import EdgeResNetError
 from edgeresnet.evaluation import compare_logits, match_classes, top1
@@ -210,7 +210,7 @@ def _emulated_cell(found: Mapping[str, Any]) -> str:
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Of the test images. [default: all]")
 @click.option("--emulated", type=click.IntRange(min=0), default=0, help="Of the test images, for emulated processors. [default: none]")
-@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Write the record there, after every network.")
+@record_option
 def command(weights: tuple[Path, ...], data: Path, limit: int | None, emulated: int, record: Path | None) -> None:
     """Quantize the trained networks WEIGHTS in every form and measure their accuracy; prints Markdown tables."""
     try:
