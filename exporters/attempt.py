@@ -1,4 +1,4 @@
-"""A model in one form of INT8, as good as it gets on this machine: what does not pay is left in FP32, and it must win its race."""
+"""A model in one form of INT8, as good as it gets: what does not pay stays in FP32, and here it must win its race."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -36,20 +36,20 @@ class DoesNotPayError(ExportError):
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A model that is within the budget, smaller than the user's, and certainly faster here.
+    """A model that is within the budget, smaller than the user's and, if it is for this machine, certainly faster.
 
     Attributes:
         precision: One of ``PRECISIONS``.
         candidate: The model and its proof.
         content: The file.
-        race: Against the user's file.
-        layers: What became of each layer, with its own error and time.
+        race: Against the user's file; None if it is for a processor that is not here.
+        layers: What became of each layer, with its own error and, for this machine, its time.
     """
 
     precision: str
     candidate: Candidate
     content: bytes
-    race: RaceResult
+    race: RaceResult | None
     layers: tuple[LayerChoice, ...]
 
 
@@ -72,13 +72,38 @@ def attempt(search: Search, feeds: Mapping[str, NDArray[Any]], fp32_ms: Mapping[
     while not result.lower >= LEAST_SPEEDUP and (other := _leave_one(search, candidate, feeds, len(source), track)) is not None:
         candidate = other
         result = _race(feeds, source, candidate, track)
-    content = search.finish(candidate)
-    if len(content) >= len(source):
-        raise DoesNotPayError(f"the result would be larger: {len(content):,} bytes, the original has {len(source):,}; nothing was written")
+    content = _finish(search, candidate)
     if not result.lower >= LEAST_SPEEDUP:
         raise DoesNotPayError(_describe_loss(result, candidate))
-    layers = _describe_layers(candidate, times, search)
+    int8 = times.int8(candidate.quantized)
+    layers = tuple(
+        replace(layer, fp32_ms=times.fp32.get(layer.name), int8_ms=int8.get(layer.name)) for layer in _describe_layers(candidate, search)
+    )
     return Attempt(precision=search.form.precision, candidate=candidate, content=content, race=result, layers=layers)
+
+
+def attempt_untimed(search: Search, left: Mapping[str, str]) -> Attempt:
+    """Find the largest set of layers in INT8 that is within the budget, for a processor that is not here: nothing is timed.
+
+    Args:
+        search: Of the form.
+        left: Layers that stay in FP32 since they do not pay there, each with the reason.
+
+    Raises:
+        DoesNotPayError: If the result is larger.
+        ExportError: If there is none within the budget.
+    """
+    candidate = search.find_largest(left)
+    content, layers = _finish(search, candidate), _describe_layers(candidate, search)
+    return Attempt(precision=search.form.precision, candidate=candidate, content=content, race=None, layers=layers)
+
+
+def _finish(search: Search, candidate: Candidate) -> bytes:
+    """The file, which must be smaller."""
+    content, before = search.finish(candidate), len(search.original.prepared.source)
+    if len(content) >= before:
+        raise DoesNotPayError(f"the result would be larger: {len(content):,} bytes, the original has {before:,}; nothing was written")
+    return content
 
 
 def _race(feeds: Mapping[str, NDArray[Any]], source: bytes, candidate: Candidate, track: Track) -> RaceResult:
@@ -164,10 +189,6 @@ def _describe_loss(result: RaceResult, candidate: Candidate) -> str:
     )
 
 
-def _describe_layers(candidate: Candidate, times: _LayerTimes, search: Search) -> tuple[LayerChoice, ...]:
+def _describe_layers(candidate: Candidate, search: Search) -> tuple[LayerChoice, ...]:
     errors = search.sensitivity(candidate.quantized).own_errors()
-    int8 = times.int8(candidate.quantized)
-    return tuple(
-        replace(layer, sqnr_db=errors.get(layer.name), fp32_ms=times.fp32.get(layer.name), int8_ms=int8.get(layer.name))
-        for layer in candidate.quantized.layers
-    )
+    return tuple(replace(layer, sqnr_db=errors.get(layer.name)) for layer in candidate.quantized.layers)

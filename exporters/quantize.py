@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import onnx
 from numpy.typing import NDArray
 
 from edgeresnet.datasets import LabelledImages
@@ -14,14 +16,15 @@ from edgeresnet.machine import available_cores
 from edgeresnet.progress import Track, silent
 from edgeresnet.race import race
 from edgeresnet.spec import ACCEPTABLE_SQNR_DB, Accuracy
-from exporters.attempt import Attempt, DoesNotPayError, attempt, contestants
+from exporters.attempt import Attempt, DoesNotPayError, attempt, attempt_untimed, contestants
 from exporters.budget import Budget, Form, Original, Search
 from exporters.foreign.inputs import ImageTensor
-from exporters.foreign.prepare import PreparedModel, prepare
+from exporters.foreign.prepare import prepare
 from exporters.int8.form import DynamicForm
 from exporters.int8.layertimes import time_fp32_layers
 from exporters.int8.quantize import LayerChoice, check_not_quantized
 from exporters.probes import CALIBRATION_SEED, PIXEL_RANGES, Probe, generate_probes, load_probes, split_probes
+from exporters.processors import PROCESSORS, count_work, find_unpaying, share_in_int8
 from exporters.proof import Proof, describe_probes
 from exporters.static.form import StaticForm
 
@@ -60,9 +63,10 @@ class QuantizedFile:
         calibrated_on: Images that decided the ranges of a static model's activations; empty for a dynamic one.
         others: Forms that were not written, where none was asked for.
         accuracy: Top-1 of a classifier of this project, where labelled images were given.
-        fp32_ms: Median time of a call of the user's file here, with ``threads``.
-        int8_ms: Of the quantized model, run in turns with it.
-        speedup: Median over the turns of the first over the second.
+        processor: One of ``PROCESSORS`` that it was made for without timing it; empty if that is this machine.
+        fp32_ms: Median time of a call of the user's file here, with ``threads``; None if it was not timed.
+        int8_ms: Of the quantized model, run in turns with it, likewise.
+        speedup: Median over the turns of the first over the second, likewise.
         threads: Every core that this process may use.
     """
 
@@ -75,9 +79,10 @@ class QuantizedFile:
     calibrated_on: str
     others: tuple[OtherForm, ...]
     accuracy: Accuracy | None
-    fp32_ms: float
-    int8_ms: float
-    speedup: float
+    processor: str
+    fp32_ms: float | None
+    int8_ms: float | None
+    speedup: float | None
     threads: int
 
 
@@ -88,6 +93,7 @@ def quantize_file(
     size: tuple[int, int] | None = None,
     fixed: Mapping[str, str | float] | None = None,
     form: str | None = None,
+    processor: str = "",
     excluded: Sequence[str] = (),
     images: Path | None = None,
     pixel_range: str | None = None,
@@ -109,6 +115,8 @@ def quantize_file(
         form: One of ``FORMS``: ``static`` fixes the ranges of activations beforehand, ``dynamic`` takes them from each call. By default
             the faster of those that can be had: ranges taken from generated images would be proven by generated images alone, so
             the static form is tried where there are real ones and it is known what floats mean.
+        processor: One of ``PROCESSORS``, for a file that is to run elsewhere: nothing is timed, what is known of it decides which layers
+            stay in FP32, and the result need not be faster here. Of both forms the one with more of the products in INT8 is taken.
         excluded: Layers that stay in FP32, by the name of their weights or of their result.
         images: Folder of images to prove the result on, in place of generated ones; and, for the static form, to calibrate on others.
         pixel_range: What floats mean to the model, one of ``PIXEL_RANGES``; by default the result is proven in each. The
@@ -125,6 +133,8 @@ def quantize_file(
         ExportError: If it cannot be quantized, its outputs are further from the original's than the budget whatever stays in FP32, or
             the result would be larger or slower; nothing is written then.
     """
+    if processor and processor not in PROCESSORS:
+        raise ExportError(f"{processor!r} is none of {', '.join(PROCESSORS)}")
     prepared = prepare(source, size=size, fixed=fixed)
     image = prepared.image_input
     if pixel_range is not None and image.element_type == "uint8":
@@ -141,12 +151,14 @@ def quantize_file(
     untried = [OtherForm(precision=FORMS["static"], reason=f"not tried: it needs {hindrance}")] if form is None and hindrance else []
     try:
         check_not_quantized(prepared.model)
-        best, others = _make_fastest(prepared, forms, calibration, probes, budget, excluded, track)
+        original = Original(prepared, probes, budget, track)
+        searches = _find_searches(original, forms, calibration, excluded, track)
+        best, others = _make_largest(searches, prepared.model, processor) if processor else _make_fastest(searches, original, track)
     except DoesNotPayError as error:
         raise ExportError("; ".join((f"{source}: {error}", *(f"{other.precision} was {other.reason}" for other in untried)))) from error
     except ExportError as error:
         raise ExportError(f"{source}: {error}") from error
-    path = target or default_target(source, best.precision)
+    path, timed = target or default_target(source, best.precision), best.race
     write_bytes(path, best.content)
     return QuantizedFile(
         path=path,
@@ -158,9 +170,10 @@ def quantize_file(
         calibrated_on=describe_probes(calibration) if best.precision == FORMS["static"] else "",
         others=(*others, *untried),
         accuracy=best.candidate.accuracy,
-        fp32_ms=best.race.first_ms,
-        int8_ms=best.race.second_ms,
-        speedup=best.race.speedup,
+        processor=processor,
+        fp32_ms=None if timed is None else timed.first_ms,
+        int8_ms=None if timed is None else timed.second_ms,
+        speedup=None if timed is None else timed.speedup,
         threads=available_cores(),
     )
 
@@ -193,41 +206,66 @@ def _choose_images(
     return calibrating, generate_probes(image, pixel_range=pixel_range)
 
 
-def _make_fastest(
-    prepared: PreparedModel,
-    forms: Sequence[str],
-    calibration: tuple[Probe, ...],
-    probes: tuple[Probe, ...],
-    budget: Budget,
-    excluded: Sequence[str],
-    track: Track,
-) -> tuple[Attempt, list[OtherForm]]:
-    """The fastest of these forms, and what became of the others."""
+def _find_searches(
+    original: Original, forms: Sequence[str], calibration: tuple[Probe, ...], excluded: Sequence[str], track: Track
+) -> dict[str, Callable[[], Search]]:
+    """What begins the search of each form."""
+    model, image = original.prepared.model, original.prepared.image_input
     makers: dict[str, Callable[[Mapping[str, str]], Form]] = {
-        "dynamic": lambda left: DynamicForm(prepared.model, prepared.image_input, left),
-        "static": lambda left: StaticForm(prepared.model, [call for probe in calibration for call in probe.calls], left),
+        "dynamic": lambda left: DynamicForm(model, image, left),
+        "static": lambda left: StaticForm(model, [call for probe in calibration for call in probe.calls], left),
     }
-    feeds = {prepared.image_input.name: probes[0].calls[0]}
-    original, fp32_ms = Original(prepared, probes, budget, track), time_fp32_layers(prepared.model, feeds)
-    best: Attempt | None = None
-    others: list[OtherForm] = []
+    return {form: partial(Search, original, makers[form], excluded, track) for form in forms}
+
+
+def _make_fastest(searches: Mapping[str, Callable[[], Search]], original: Original, track: Track) -> tuple[Attempt, list[OtherForm]]:
+    """The form that is the fastest here, and what became of the others."""
+    model, feeds = original.prepared.model, {original.image: original.probes[0].calls[0]}
+    fp32_ms = time_fp32_layers(model, feeds)
+    made, refusals = _make_all(searches, lambda _, search: attempt(search, feeds, fp32_ms, track))
+    best, *rest = made.values()
+    others = []
+    for other in rest:
+        best, lost = _choose_faster(best, other, feeds, track)
+        others.append(lost)
+    return best, [*others, *refusals]
+
+
+def _make_largest(searches: Mapping[str, Callable[[], Search]], model: onnx.ModelProto, processor: str) -> tuple[Attempt, list[OtherForm]]:
+    """The form that has more of the products in INT8, the static one if both have as many, and what became of the other."""
+    work = count_work(model)
+    left = {"dynamic": find_unpaying(work, processor), "static": {}}
+    made, refusals = _make_all(searches, lambda form, search: attempt_untimed(search, left[form]))
+    shares = {form: share_in_int8(found.candidate.quantized, work) for form, found in made.items()}
+    best = max(made, key=lambda form: (shares[form], form == "static"))
+    others = [
+        _describe_other(found, f"{shares[form]:.0%} of the products in INT8, not {shares[best]:.0%}")
+        for form, found in made.items()
+        if form != best
+    ]
+    return made[best], [*others, *refusals]
+
+
+def _make_all(
+    searches: Mapping[str, Callable[[], Search]], make: Callable[[str, Search], Attempt]
+) -> tuple[dict[str, Attempt], list[OtherForm]]:
+    """Every form that can be made, by name, and those that cannot.
+
+    Raises:
+        ExportError: If none can.
+    """
+    made: dict[str, Attempt] = {}
     refusals: dict[str, ExportError] = {}
-    for form in forms:
+    for form, begin in searches.items():
         try:
-            made = attempt(Search(original, makers[form], excluded, track), feeds, fp32_ms, track)
+            made[form] = make(form, begin())
         except ExportError as error:
             refusals[form] = error
-            continue
-        if best is None:
-            best = made
-        else:
-            best, other = _choose_faster(best, made, feeds, track)
-            others.append(other)
-    if best is not None:
-        return best, [*others, *(OtherForm(precision=FORMS[form], reason=str(error)) for form, error in refusals.items())]
-    if len(refusals) == 1:
-        raise refusals[forms[0]]
-    raise ExportError("; ".join(f"in the {form} form, {error}" for form, error in refusals.items()))
+    if not made and len(refusals) == 1:
+        raise next(iter(refusals.values()))
+    if not made:
+        raise ExportError("; ".join(f"in the {form} form, {error}" for form, error in refusals.items()))
+    return made, [OtherForm(precision=FORMS[form], reason=str(error)) for form, error in refusals.items()]
 
 
 def _choose_faster(first: Attempt, second: Attempt, feeds: Mapping[str, NDArray[Any]], track: Track) -> tuple[Attempt, OtherForm]:
@@ -240,4 +278,9 @@ def _choose_faster(first: Attempt, second: Attempt, feeds: Mapping[str, NDArray[
     else:
         further, closer = sorted((first, second), key=lambda made: made.candidate.proof.sqnr_db)
         best, other, reason = closer, further, "not certainly faster, and not as close"
-    return best, OtherForm(precision=other.precision, reason=reason, sqnr_db=other.candidate.proof.sqnr_db, speedup=other.race.speedup)
+    return best, _describe_other(other, reason)
+
+
+def _describe_other(other: Attempt, reason: str) -> OtherForm:
+    speedup = None if other.race is None else other.race.speedup
+    return OtherForm(precision=other.precision, reason=reason, sqnr_db=other.candidate.proof.sqnr_db, speedup=speedup)

@@ -25,6 +25,7 @@ Examples:
   edgeresnet quantize resnet50.onnx
   edgeresnet quantize detector.onnx --size 640x640 --images photos --min-db 25
   edgeresnet quantize mobilenet.onnx --images photos --pixel-range normalized
+  edgeresnet quantize mobilenet.onnx --images photos --pixel-range normalized --for arm64
   edgeresnet quantize resnet18-fp32.onnx --data cifar10 --max-drop 0.3
 """
 
@@ -47,6 +48,13 @@ Examples:
     "form",
     flag_value="static",
     help="Fix the ranges of activations beforehand, from images: depthwise and grouped convolutions compute in INT8 too.",
+)
+@click.option(
+    "--for",
+    "processor",
+    type=click.Choice(["avx2", "vnni", "arm64"]),
+    help="Make it for another machine: x86 with AVX2 alone, x86 with VNNI, 64-bit ARM. Nothing is timed then; what was measured on such "
+    "processors decides which layers stay in FP32. [default: this machine, timed]",
 )
 @click.option("--size", type=Size(), help="Height and width of the images, for a model that leaves them open.")
 @fixed_inputs_option
@@ -80,6 +88,7 @@ def command(
     model: Path,
     output: Path | None,
     form: str | None,
+    processor: str | None,
     size: tuple[int, int] | None,
     fixed: dict[str, str],
     images: Path | None,
@@ -93,8 +102,8 @@ def command(
 ) -> None:
     """Quantize any CNN in ONNX form to INT8, dynamic or static, whichever is faster; no data is needed.
 
-    Says for every layer what it did and why, and writes the result only if it is close to MODEL in every output, smaller, and at least as
-    fast on this machine. --data and --max-drop are for classifiers of this project.
+    Says for every layer what it did and why, and writes the result only if it is close to MODEL in every output, smaller, and faster
+    on this machine, unless it is --for another. --data and --max-drop are for classifiers of this project.
     """
     source = click.get_current_context().get_parameter_source
     if max_drop is not None and data is None:
@@ -112,6 +121,7 @@ def command(
             size=size,
             fixed=fixed,
             form=form,
+            processor=processor or "",
             excluded=excluded,
             images=images,
             pixel_range=pixel_range,
@@ -123,8 +133,9 @@ def command(
     if result.calibrated_on:
         note(f"calibrated on {result.calibrated_on}" if images else "calibrated on generated images: give --images")
     for other in result.others:
-        reached = "" if other.speedup is None else f"{other.speedup:.2f}x, {other.sqnr_db:.1f} dB; "
-        note(f"{other.precision} was not written: {reached}{other.reason}")
+        reached = [f"{other.speedup:.2f}x"] if other.speedup is not None else []
+        reached += [f"{other.sqnr_db:.1f} dB"] if other.sqnr_db is not None else []
+        note(f"{other.precision} was not written: {', '.join(reached)}{'; ' if reached else ''}{other.reason}")
     if style == "json":
         print(json.dumps(_plain(asdict(result)), indent=1))
         return
@@ -181,10 +192,10 @@ def _show_layers(result: "QuantizedFile") -> None:
 
 def _show_result(result: "QuantizedFile") -> None:
     proof = result.proof
-    print(
-        f"{result.path}: {result.precision}, {result.size_bytes / 1e6:.1f} MB ({result.original_size_bytes / 1e6:.1f}), "
-        f"{result.int8_ms:.2f} ms ({result.fp32_ms:.2f}, {result.speedup:.2f}x) with {result.threads} threads"
-    )
+    speed = f"for {result.processor}, not timed"
+    if not result.processor:
+        speed = f"{result.int8_ms:.2f} ms ({result.fp32_ms:.2f}, {result.speedup:.2f}x) with {result.threads} threads"
+    print(f"{result.path}: {result.precision}, {result.size_bytes / 1e6:.1f} MB ({result.original_size_bytes / 1e6:.1f}), {speed}")
     for output in proof.outputs:
         print(output)
     print(f"measured on {proof.count} images: {proof.measured_on}")

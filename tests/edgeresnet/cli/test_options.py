@@ -312,12 +312,13 @@ TESTED = {
         *("--precision", "--output", "--data", "--limit", "--amx", "--max-drop", "--min-db", "--network", "--weights", "--labels"),
         *("--preset", "--size", "--mean", "--std", "--fit", "--resize", "--filter"),
     },
-    # Its other options in tests/exporters/test_quantize_kinds.py, tests/exporters/static/test_forms.py and
-    # tests/edgeresnet/cli/test_quantize.py.
+    # Its other options in tests/exporters/test_quantize_kinds.py, tests/exporters/test_processors.py, tests/exporters/static/test_forms.py
+    # and tests/edgeresnet/cli/test_quantize.py.
     "quantize": {
         *(
             "--dynamic",
             "--static",
+            "--for",
             "--fp32",
             "--output",
             "--min-db",

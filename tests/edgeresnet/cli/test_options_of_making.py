@@ -58,16 +58,16 @@ def test_ranges_come_from_256_training_images_spread_over_the_classes(run_cli, d
 
 def test_quantize_passes_on_what_it_is_asked(run_cli, door, files):
     quantizing = door("exporters.quantize.quantize_file")
-    run_cli("quantize", files["fp32"], "--output", files["out"], "--min-db", 31.5, "--fp32", "stem", "--fp32", "fc")
+    run_cli("quantize", files["fp32"], "--output", files["out"], "--min-db", 31.5, "--fp32", "stem", "--fp32", "fc", "--for", "vnni")
     assert quantizing.arrived[0] == (files["fp32"], files["out"])
     assert quantizing.named["excluded"] == ("stem", "fc")
-    assert quantizing.named["least_db"] == 31.5
+    assert (quantizing.named["least_db"], quantizing.named["processor"]) == (31.5, "vnni")
     for given, form in (((), None), (("--dynamic",), "dynamic"), (("--static",), "static")):
         quantizing = door("exporters.quantize.quantize_file")
         run_cli("quantize", files["fp32"], *given)
         # The name of the result tells its form, which is not always known beforehand.
         assert quantizing.arrived[0] == (files["fp32"], None)
-        assert (quantizing.named["form"], quantizing.named["least_db"]) == (form, 20)
+        assert (quantizing.named["form"], quantizing.named["least_db"], quantizing.named["processor"]) == (form, 20, "")
 
 
 def train(run_cli, door, *arguments):
