@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.transforms._presets import ImageClassification
 
+from benchmarks.studies.emulation import ARM_ONNXRUNTIME
 from benchmarks.studies.gpu import tabulate as tabulate_gpu
 from benchmarks.studies.networks import tabulate as tabulate_networks
 from benchmarks.studies.packages import tabulate as tabulate_packages
@@ -26,6 +27,7 @@ from benchmarks.studies.peers import roster
 from benchmarks.studies.peers.record import tabulate
 from benchmarks.studies.picture import draw
 from benchmarks.studies.trained import tabulate as tabulate_trained
+from benchmarks.studies.trained import tabulate_processors
 from edgeresnet.classifier import Classifier, bundled_model
 from edgeresnet.datasets import read_split
 from edgeresnet.evaluation import compare_logits, top1
@@ -518,13 +520,33 @@ def test_the_accuracy_of_trained_networks_is_the_records():
     results = TRAINED["results"]
     assert tabulate_trained(results) in FIGURES
     assert all(result["images"] == 10_000 for result in results)
-    lost = {form: max(0, *(r["fp32_top1"] - r["forms"][form]["top1"] for r in results)) for form in ("dynamic", "static")}
+    made = {form: [r for r in results if form in r["forms"]] for form in ("dynamic", "static")}
+    lost = {form: max(0, *(r["fp32_top1"] - r["forms"][form]["top1"] for r in found)) for form, found in made.items()}
     assert f"at most {100 * lost['dynamic']:.2f} points in the dynamic form and {100 * lost['static']:.2f} in the static one" in FIGURES
+    refused = [result for result in results if "static" not in result["forms"]]
+    names = " and ".join(result["network"].partition(":")[2].replace("_", r"\_") for result in refused)
+    litert = [result["forms"]["litert-static"] for result in refused]
+    points = " and ".join(f"{100 * (r['fp32_top1'] - form['top1']):.2f}" for r, form in zip(refused, litert, strict=True))
+    assert f'refused ("-") for {names}: ' in FIGURES
+    assert f"LiteRT's full INT8 is faster there than our dynamic form, for {points} points" in FIGURES
+    assert all(form["speedup"] > result["forms"]["dynamic"]["speedup"] for result, form in zip(refused, litert, strict=True))
     for result in results:
         folder = ROOT / "benchmarks" / "records" / "trained" / result["network"].partition(":")[2]
         config = json.loads((folder / "config.json").read_text())
         assert (config["network"], config["image_size"]) == (result["network"], result["size"][0])
         assert len((folder / "log.csv").read_text().splitlines()) == 1 + config["epochs"]
+
+
+def test_the_answers_of_trained_networks_on_other_processors_are_the_records():
+    results = TRAINED["results"]
+    assert tabulate_processors(results) in FIGURES
+    assert {result["emulated"] for result in results} == {100}
+    assert "for 100 of these images" in FIGURES
+    assert f"on ARM it is ONNX Runtime {ARM_ONNXRUNTIME.partition('==')[2]}" in FIGURES
+    assert TRAINED["environment"]["instruction_sets"] == ["avx2", "fma"]
+    for form in (form for result in results for form in result["forms"].values()):
+        for found in form["emulated"].values():
+            assert found["agreement"] == 1 or found["sqnr_db"] > form["sqnr_db"]
 
 
 def test_the_table_of_other_peoples_files_is_the_records():
