@@ -233,12 +233,18 @@ def test_a_command_that_is_stopped_leaves_no_temporary_file(kit, tmp_path, numbe
     (tmp_path / "out").mkdir()
     arguments = ["--list", tmp_path / "list", "--model", kit / "fp32.onnx", "--format", "csv", "--output", tmp_path / "out" / "classes.csv"]
     command = [sys.executable, "-m", "edgeresnet", "predict", *arguments]
+    # Where the tests run under nohup, so would the command, and go on as it is asked to.
+    before = signal.signal(number, signal.SIG_DFL)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        until = time.monotonic() + 60
-        while not list((tmp_path / "out").iterdir()) and time.monotonic() < until:
-            time.sleep(0.01)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        signal.signal(number, before)
+        try:
+            until = time.monotonic() + 60
+            while not list((tmp_path / "out").iterdir()) and time.monotonic() < until:
+                time.sleep(0.01)
+            process.send_signal(number)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, said) == (128 + number, "")
     assert not list((tmp_path / "out").iterdir())
 
