@@ -91,7 +91,7 @@ def read_split(
     wanted = ImageInput.of(size)
     batches = _torchvision_folder(data)
     if batches is not None:
-        return _limited(_read_torchvision_cifar10(batches, split, wanted, track), limit)
+        return take_evenly(_read_torchvision_cifar10(batches, split, wanted, track), limit)
     entries = _list_images(data, split)
     classes = tuple(sorted({entry.label for entry in entries}))
     if limit is not None:
@@ -183,16 +183,17 @@ def hold_out(data: LabelledImages, fraction: float) -> tuple[LabelledImages, Lab
     return data.subset(np.flatnonzero(~held_out)), data.subset(np.flatnonzero(held_out))
 
 
-def _spread(count: int, limit: int) -> list[int]:
-    """Indices of ``limit`` items spaced evenly over ``count`` sorted by class, so that every class is represented."""
-    return list(range(count)) if limit >= count else [i * count // limit for i in range(limit)]
-
-
-def _limited(data: LabelledImages, limit: int | None) -> LabelledImages:
+def take_evenly(data: LabelledImages, limit: int | None) -> LabelledImages:
+    """So many of the images, spread evenly over the classes and in their order; all, as they are, if there are no more or it is None."""
     if limit is None or limit >= len(data):
         return data
     by_class = np.argsort(data.labels, kind="stable")
     return data.subset(by_class[_spread(len(data), limit)])
+
+
+def _spread(count: int, limit: int) -> list[int]:
+    """Indices of ``limit`` items spaced evenly over ``count`` sorted by class, so that every class is represented."""
+    return list(range(count)) if limit >= count else [i * count // limit for i in range(limit)]
 
 
 def _describe(data: Path, split: str, classes: Sequence[str], entries: Sequence[_EncodedImage]) -> str:

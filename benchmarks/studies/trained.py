@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.report.markdown import write_table
 from benchmarks.studies.emulation import HERE, PROCESSORS, run_emulated
 from benchmarks.studies.forms import FORMS, OUR_FORMS, make_forms, measure_forms, record_option, run_study
-from edgeresnet.datasets import LabelledImages, read_split
+from edgeresnet.datasets import LabelledImages, read_split, take_evenly
 from edgeresnet.errors import EdgeResNetError
 from edgeresnet.evaluation import compare_logits, match_classes, top1
 from edgeresnet.training.weights import load_weights
@@ -110,7 +110,7 @@ def measure_trained(weights: Path, data: Path, limit: int | None = None, emulate
         fp32 = _export(weights, Path(folder))
         made = make_forms(fp32, seen, seen, partial(_build, weights))
         original, measured = measure_forms(fp32, made, test.images)
-        some = _choose_evenly(test, emulated)
+        some = take_evenly(test, emulated)
         elsewhere = {form: _emulate(made[form].path, some) for form in OUR_FORMS if form in made and len(some)}
     forms = {}
     for form, found in measured.items():
@@ -133,11 +133,6 @@ def measure_trained(weights: Path, data: Path, limit: int | None = None, emulate
         fp32_ms=original.ms,
         forms=forms,
     )
-
-
-def _choose_evenly(test: LabelledImages, count: int) -> LabelledImages:
-    """So many, of all classes: they may come class by class."""
-    return test.subset(np.linspace(0, len(test), min(count, len(test)), endpoint=False).astype(int))
 
 
 def _emulate(model: Path, test: LabelledImages) -> dict[str, EmulatedAccuracy]:

@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from edgeresnet.cifar10 import CIFAR10_LABELS
-from edgeresnet.datasets import LabelledImages, _limited, count_by_class, hold_out, read_split
+from edgeresnet.datasets import LabelledImages, count_by_class, hold_out, read_split, take_evenly
 from edgeresnet.decoding import MAX_PIXELS
 from edgeresnet.errors import DataError, DataWarning, ImageError
 from edgeresnet.images import to_pixels
@@ -245,7 +245,7 @@ def test_a_class_of_which_nothing_would_be_left_is_an_error():
 @given(LABELS, st.integers(1, 130))
 def test_a_limit_is_spread_in_proportion_to_the_classes(labels, limit):
     data = labelled(labels)
-    found = _limited(data, limit)
+    found = take_evenly(data, limit)
     assert len(found) == min(limit, len(labels))
     numbers = found.images.ravel()[::3]
     assert len(set(numbers.tolist())) == len(found)
@@ -254,7 +254,7 @@ def test_a_limit_is_spread_in_proportion_to_the_classes(labels, limit):
         members = numbers[found.labels == label].tolist()
         assert members == sorted(members)
         assert abs((found.labels == label).sum() - len(found) * count / len(labels)) < 1
-    assert _limited(data, None) is data
+    assert take_evenly(data, None) is data
 
 
 # --- metadata

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from benchmarks.studies import forms, trained
 from edgeresnet.cifar10 import ARCHITECTURE, CIFAR10_LABELS
-from edgeresnet.datasets import read_split
+from edgeresnet.datasets import read_split, take_evenly
 from edgeresnet.evaluation import compare_logits, match_classes, top1
 from edgeresnet.session import Session
 from edgeresnet.training.weights import load_weights
@@ -58,7 +58,7 @@ def test_an_emulated_processor_is_held_against_this_one_on_images_of_all_classes
     monkeypatch.setattr(trained, "run_emulated", answer)
     monkeypatch.setattr(trained, "EMULATED", ("another",))
     test = match_classes(read_split(labelled_folder, "test", size=32), CIFAR10_LABELS)
-    some = trained._choose_evenly(test, 20)
+    some = take_evenly(test, 20)
     assert len(some) == 20
     assert len(set(some.labels)) == len(set(test.labels))
     found = trained._emulate(exports["int8"].path, some)["another"]
