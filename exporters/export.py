@@ -40,7 +40,7 @@ from exporters.int8.saturation import PROBE_IMAGES, quantize_without_saturation
 from exporters.metadata import seal, stamp, tool_versions
 from exporters.onnxnetwork import OnnxNetwork
 from exporters.static.amx import fuse_for_amx
-from exporters.static.quantize import quantize_static_int8
+from exporters.static.classifier import quantize_static_int8
 from exporters.stock import quantize_stock_int8
 
 # Of the largest logit. Sums of float32 in another order differ by about 1e-5 on logits near 10.

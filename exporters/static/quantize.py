@@ -16,8 +16,7 @@ from exporters.int8.quantize import QuantizedModel
 from exporters.int8.weights import ColumnQuantizer
 from exporters.static.parameters import find_bias, round_parameters
 from exporters.static.plan import Plan, make_plan
-from exporters.static.ranges import LEVELS, Calibration, Grid, batches
-from exporters.static.rewriting import rewrite
+from exporters.static.ranges import LEVELS, Calibration, Grid
 
 # What a HardSigmoid gives, from 0 to 1.
 SHARES: Final = Grid(np.float32(1 / LEVELS), np.uint8(0))
@@ -26,29 +25,13 @@ SHARES: Final = Grid(np.float32(1 / LEVELS), np.uint8(0))
 INTEGERS_SUFFIX: Final = "/integers"
 
 
-def quantize_static_int8(model: onnx.ModelProto, images: NDArray[Any]) -> onnx.ModelProto:
-    """Quantize the layers behind the first ones of a classifier of this project, with ranges from calibration images.
-
-    Layers that read no result of another (a stem on pixels) stay in FP32.
-
-    Args:
-        model: A checked FP32 model with one input and an open batch, all tensors in it.
-        images: Training images as values of that input.
-
-    Raises:
-        ExportError: If there is no convolution to quantize.
-    """
-    rewritten = rewrite(model)
-    left = dict.fromkeys(_find_first_layers(rewritten), "reads the image: closer in FP32")
-    return quantize_with_ranges(rewritten, Calibration(rewritten, batches(images)), left=left).model
-
-
 def quantize_with_ranges(
     model: onnx.ModelProto,
     calibration: Calibration,
     *,
-    left: Mapping[str, str] | None = None,
-    quantizer: ColumnQuantizer | None = None,
+    left: Mapping[str, str],
+    quantizer: ColumnQuantizer,
+    shifts: Mapping[str, NDArray[np.float32]],
 ) -> QuantizedModel:
     """Quantize the convolutions and linear layers of a CNN and what lies between them.
 
@@ -63,19 +46,20 @@ def quantize_with_ranges(
         model: A checked FP32 model that ``rewrite`` made.
         calibration: Of that model.
         left: Names of layers that stay in FP32, each with the reason.
-        quantizer: Of the weights; one that is given remembers those of earlier calls.
+        quantizer: Of the weights; it remembers those of earlier calls.
+        shifts: What is taken from the biases of layers, (outputs,) by their names.
 
     Raises:
         ExportError: If there is nothing to quantize.
     """
     quantized = ir.from_proto(model)
-    plan = make_plan(quantized.graph, left or {})
+    plan = make_plan(quantized.graph, left)
     if not any(layer.quantized for layer in plan.layers):
         reasons = "; ".join(sorted({layer.reason for layer in plan.layers})) or "the model has no convolution and no linear layer"
         raise ExportError(f"nothing to quantize: {reasons}")
     layers = list(plan.computing(quantized.graph))
     grids = find_grids(plan, calibration)
-    writer = _Writer(quantized.graph, quantizer or ColumnQuantizer())
+    writer = _Writer(quantized.graph, quantizer, shifts)
     # Before the results get their grids: one that is an output of the model gives its name away.
     known = [(node, name_of(node), grids[first_input(node)].scale) for node in layers]
     for value in plan.owners:
@@ -96,21 +80,6 @@ def find_grids(plan: Plan, calibration: Calibration) -> dict[ir.Value, Grid]:
     return {value: SHARES if _is_share(owner) else found[owner.name or ""] for value, owner in plan.owners.items()}
 
 
-def _find_first_layers(model: onnx.ModelProto) -> list[str]:
-    """Names of the layers that read no result of another."""
-    behind: set[ir.Value] = set()
-    first = []
-    graph = ir.from_proto(model).graph
-    computing = {name_of(node) for node in make_plan(graph, {}).computing(graph)}
-    for node in graph:
-        if any(value in behind for value in node.inputs if value is not None):
-            behind.update(node.outputs)
-        elif name_of(node) in computing:
-            behind.update(node.outputs)
-            first.append(name_of(node))
-    return first
-
-
 def _is_share(value: ir.Value) -> bool:
     node = value.producer()
     return node is not None and node.op_type == "HardSigmoid"
@@ -119,8 +88,8 @@ def _is_share(value: ir.Value) -> bool:
 class _Writer:
     """Writes grids and integer constants into a graph."""
 
-    def __init__(self, graph: ir.Graph, quantizer: ColumnQuantizer) -> None:
-        self._layout, self._quantizer = Layout(graph), quantizer
+    def __init__(self, graph: ir.Graph, quantizer: ColumnQuantizer, shifts: Mapping[str, NDArray[np.float32]]) -> None:
+        self._layout, self._quantizer, self._shifts = Layout(graph), quantizer, shifts
         self._layout.work_before(None)
 
     def insert_grid(self, value: ir.Value, owner: ir.Value, grid: Grid) -> None:
@@ -162,7 +131,7 @@ class _Writer:
     def replace_parameters(self, node: ir.Node, name: str, input_scale: np.float32) -> None:
         """Weights in int8; the bias in int32 on the grid of the integer sums, so that it is added to them."""
         node.name = self._layout.unique(f"{name}{INTEGERS_SUFFIX}")
-        parameters = round_parameters(node, input_scale, self._quantizer)
+        parameters = round_parameters(node, input_scale, self._quantizer, self._shifts.get(name))
         if node.op_type == "Gemm":
             for attribute in ("alpha", "beta", "transB"):
                 node.attributes.pop(attribute, None)
