@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from benchmarks.studies.forms import FORMS, OUR_FORMS, make_forms, measure_forms
 from edgeresnet.datasets import LabelledImages, read_split, take_evenly
 from edgeresnet.errors import EdgeResNetError
 from edgeresnet.evaluation import compare_logits, match_classes, top1
+from edgeresnet.machine import available_cores
 from edgeresnet.training.weights import load_weights
 
 # Training images, of which `edgeresnet quantize --static` takes two thirds for its ranges and one for its proof.
@@ -136,10 +138,10 @@ def measure_trained(weights: Path, data: Path, limit: int | None = None, emulate
 
 
 def _emulate(model: Path, test: LabelledImages) -> dict[str, EmulatedAccuracy]:
-    here = run_emulated(model, test.images, HERE)
+    with ThreadPoolExecutor(available_cores()) as pool:
+        here, *elsewhere = pool.map(partial(run_emulated, model, test.images), (HERE, *EMULATED))
     found = {}
-    for processor in EMULATED:
-        there = run_emulated(model, test.images, processor)
+    for processor, there in zip(EMULATED, elsewhere, strict=True):
         parity = compare_logits(here, there)
         found[processor] = EmulatedAccuracy(
             points=100 * (top1(there, test.labels) - top1(here, test.labels)),
