@@ -2,7 +2,7 @@
 
 ``pip install 'edgeresnet[litert,export]'``; ``edgeresnet train --recipe benchmarks/records/trained/shufflenet_v2_x1_0/config.json --network
 torchvision:shufflenet_v2_x1_0 --image-size 64 --output runs/shufflenet``; then ``python -m benchmarks.studies.trained
-runs/shufflenet/weights.safetensors --emulated 100 --record benchmarks/records/trained.json``. Both take CIFAR-10 from ``--data`` or
+runs/shufflenet/weights.safetensors --emulated 200 --record benchmarks/records/trained.json``. Both take CIFAR-10 from ``--data`` or
 ``EDGERESNET_DATA``.
 """
 
