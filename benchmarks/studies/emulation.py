@@ -48,6 +48,7 @@ DEBIAN_PACKAGES: Final = (
 # Later releases crash at import under QEMU 7.2.
 ARM_ONNXRUNTIME: Final = "onnxruntime==1.22.1"
 CACHE: Final = Path.home() / ".cache" / "edgeresnet" / "arm64"
+# Of several threads the first one fetches.
 _FETCHING: Final = Lock()
 
 # Runs on the emulated processor: one image at a time, as the runtime does, on one thread, since QEMU's are slow.
@@ -115,7 +116,8 @@ def emulated_python(processor: str) -> list[str]:
         return [sys.executable]
     if not cpu.startswith("cortex"):
         return [_qemu("x86_64"), "-cpu", cpu, sys.executable]
-    root = _fetch_arm_python()
+    with _FETCHING:
+        root = _fetch_arm_python()
     qemu = [_qemu("aarch64"), "-cpu", cpu, "-L", str(root), "-E", f"PYTHONPATH={root / 'wheels'}"]
     return [*qemu, str(root / "usr" / "bin" / "python3.11")]
 
@@ -128,37 +130,36 @@ def _qemu(architecture: str) -> str:
 
 
 def _fetch_arm_python() -> Path:
-    """An ARM Python with numpy and ONNX Runtime, unpacked into the cache once, by the first of several threads."""
-    with _FETCHING:
-        if CACHE.is_dir():
-            return CACHE
-        CACHE.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix="arm64-", dir=CACHE.parent) as folder:
-            work, root = Path(folder), Path(folder) / "root"
-            (work / "status").touch()
-            for name in ("lists/partial", "archives/partial"):
-                (work / name).mkdir(parents=True)
-            settings = {
-                "APT::Architecture": "arm64",
-                "APT::Architectures": "arm64",
-                "Dir::State::status": work / "status",
-                "Dir::State::lists": work / "lists",
-                "Dir::Cache": work,
-                "APT::Sandbox::User": "root",
-            }
-            apt = ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in settings.items())]
-            _call([*apt, "update"], folder=work)
-            _call([*apt, "download", *DEBIAN_PACKAGES], folder=work)
-            for package in work.glob("*.deb"):
-                _call(["dpkg-deb", "-x", str(package), str(root)])
-            pip = [sys.executable, "-m", "pip", "download", "-q", "-d", str(work), "--only-binary=:all:", "--python-version=3.11"]
-            platforms = [f"--platform=manylinux_2_{minor}_aarch64" for minor in (17, 27, 28)] + ["--platform=manylinux2014_aarch64"]
-            _call([*pip, *platforms, "numpy<2.4", ARM_ONNXRUNTIME])
-            for wheel in work.glob("*.whl"):
-                with zipfile.ZipFile(wheel) as archive:
-                    archive.extractall(root / "wheels")
-            root.rename(CACHE)
+    """An ARM Python with numpy and ONNX Runtime, unpacked into the cache once."""
+    if CACHE.is_dir():
         return CACHE
+    CACHE.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="arm64-", dir=CACHE.parent) as folder:
+        work, root = Path(folder), Path(folder) / "root"
+        (work / "status").touch()
+        for name in ("lists/partial", "archives/partial"):
+            (work / name).mkdir(parents=True)
+        settings = {
+            "APT::Architecture": "arm64",
+            "APT::Architectures": "arm64",
+            "Dir::State::status": work / "status",
+            "Dir::State::lists": work / "lists",
+            "Dir::Cache": work,
+            "APT::Sandbox::User": "root",
+        }
+        apt = ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in settings.items())]
+        _call([*apt, "update"], folder=work)
+        _call([*apt, "download", *DEBIAN_PACKAGES], folder=work)
+        for package in work.glob("*.deb"):
+            _call(["dpkg-deb", "-x", str(package), str(root)])
+        pip = [sys.executable, "-m", "pip", "download", "-q", "-d", str(work), "--only-binary=:all:", "--python-version=3.11"]
+        platforms = [f"--platform=manylinux_2_{minor}_aarch64" for minor in (17, 27, 28)] + ["--platform=manylinux2014_aarch64"]
+        _call([*pip, *platforms, "numpy<2.4", ARM_ONNXRUNTIME])
+        for wheel in work.glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(root / "wheels")
+        root.rename(CACHE)
+    return CACHE
 
 
 def _call(command: list[str], folder: Path | None = None) -> None:
