@@ -211,10 +211,10 @@ def _find_searches(
 ) -> dict[str, Callable[[], Search]]:
     """What begins the search of each form."""
     model, image = original.prepared.model, original.prepared.image_input
-    calls, real = [call for probe in calibration for call in probe.calls], not any(probe.generated for probe in calibration)
+    calls = [call for probe in calibration for call in probe.calls]
     makers: dict[str, Callable[[Mapping[str, str]], Form]] = {
         "dynamic": lambda left: DynamicForm(model, image, left),
-        "static": lambda left: StaticForm(model, calls, left, real=real),
+        "static": lambda left: StaticForm(model, calls, left),
     }
     return {form: partial(Search, original, makers[form], excluded, track) for form in forms}
 

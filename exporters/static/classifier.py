@@ -13,7 +13,7 @@ from exporters.static.ranges import batches
 
 
 def quantize_static_int8(model: onnx.ModelProto, images: NDArray[Any]) -> onnx.ModelProto:
-    """Quantize the layers behind the first ones, with ranges and biases from calibration images.
+    """Quantize the layers behind the first ones, with ranges from calibration images.
 
     Layers that read no result of another (a stem on pixels) stay in FP32.
 
@@ -25,7 +25,7 @@ def quantize_static_int8(model: onnx.ModelProto, images: NDArray[Any]) -> onnx.M
         ExportError: If there is no convolution to quantize.
     """
     left = dict.fromkeys(_find_first_layers(model), "reads the image: closer in FP32")
-    return StaticForm(model, batches(images), left, real=True).quantize(left).model
+    return StaticForm(model, batches(images), left).quantize(left).model
 
 
 def _find_first_layers(model: onnx.ModelProto) -> list[str]:

@@ -15,8 +15,7 @@ from exporters.int8.operators import first_input, name_of
 from exporters.int8.quantize import LayerChoice, QuantizedModel
 from exporters.int8.sensitivity import LayerEmitter
 from exporters.int8.weights import ColumnQuantizer
-from exporters.static.correction import find_shifts
-from exporters.static.parameters import Parameters, round_parameters
+from exporters.static.parameters import round_parameters
 from exporters.static.plan import make_plan
 from exporters.static.quantize import INTEGERS_SUFFIX, find_grids, quantize_with_ranges
 from exporters.static.ranges import Calibration, Grid
@@ -33,8 +32,6 @@ class StaticForm:
         model: A checked FP32 model.
         calls: Calibration images, as values of its input.
         left: Layers that stay in FP32 in any case, each with the reason.
-        real: Whether those images show what the model is for. Biases are corrected on such alone: what rounding adds on generated images is
-            not what it adds on others (an EfficientNet-B0: 12.5 dB without, 11.4 dB with it).
 
     Raises:
         ExportError: If nothing of it can be quantized.
@@ -42,17 +39,14 @@ class StaticForm:
 
     precision: Final = "int8-static"
 
-    def __init__(self, model: onnx.ModelProto, calls: Sequence[NDArray[Any]], left: Mapping[str, str], *, real: bool) -> None:
+    def __init__(self, model: onnx.ModelProto, calls: Sequence[NDArray[Any]], left: Mapping[str, str]) -> None:
         self.model, self._quantizer = rewrite(model), ColumnQuantizer()
         self._calibration = Calibration(self.model, calls)
-        self._shifts: dict[str, NDArray[np.float32]] = {}
-        layers = self.quantize(left).layers
-        if real:
-            self._shifts = find_shifts(self.model, [layer.name for layer in layers if layer.quantized], self.emitter(layers), calls)
+        self.quantize(left)
 
     def quantize(self, left: Mapping[str, str]) -> QuantizedModel:
         """All layers but those named in INT8."""
-        return quantize_with_ranges(self.model, self._calibration, left=left, quantizer=self._quantizer, shifts=self._shifts)
+        return quantize_with_ranges(self.model, self._calibration, left=left, quantizer=self._quantizer)
 
     def emitter(self, layers: Sequence[LayerChoice]) -> LayerEmitter:
         """Puts beside one of these layers what it gives for 8 bits, with weights of 8 bits; its result is not rounded."""
@@ -60,13 +54,7 @@ class StaticForm:
         plan = make_plan(graph, {layer.name: layer.reason for layer in layers if not layer.quantized})
         grids = find_grids(plan, self._calibration)
         inputs = {name_of(node): grids[first_input(node)] for node in plan.computing(graph)}
-
-        def emit(layout: Layout, node: ir.Node) -> ir.Value:
-            name = name_of(node)
-            parameters = round_parameters(node, inputs[name].scale, self._quantizer, self._shifts.get(name))
-            return _emit(layout, node, inputs[name], parameters)
-
-        return emit
+        return lambda layout, node: _emit(layout, node, inputs[name_of(node)], self._quantizer)
 
     def time_layers(self, quantized: QuantizedModel, feeds: Mapping[str, NDArray[Any]]) -> dict[str, float]:
         """Milliseconds of each layer in INT8, with the activation that is part of it."""
@@ -78,8 +66,8 @@ class StaticForm:
         return times
 
 
-def _emit(layout: Layout, node: ir.Node, grid: Grid, parameters: Parameters) -> ir.Value:
-    name = name_of(node)
+def _emit(layout: Layout, node: ir.Node, grid: Grid, quantizer: ColumnQuantizer) -> ir.Value:
+    parameters, name = round_parameters(node, grid.scale, quantizer), name_of(node)
     constants = [layout.scalar(grid.scale, f"{name}/scale"), layout.scalar(grid.zero_point, f"{name}/zero_point")]
     integers = layout.emit("QuantizeLinear", [first_input(node), *constants], name=f"{name}/uint8")
     inputs = [layout.emit("DequantizeLinear", [integers, *constants], name=f"{name}/read")]

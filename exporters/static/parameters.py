@@ -37,9 +37,7 @@ class Parameters:
     bias_scales: NDArray[np.float32]
 
 
-def round_parameters(
-    node: ir.Node, input_scale: np.float32, quantizer: ColumnQuantizer, shift: NDArray[np.float32] | None = None
-) -> Parameters:
+def round_parameters(node: ir.Node, input_scale: np.float32, quantizer: ColumnQuantizer) -> Parameters:
     """Round the weights and the bias of a Conv, Gemm or MatMul with constant ones.
 
     Weights are scaled so that they cannot saturate on x86 processors without VNNI (``quantize_columns``), except those of depthwise
@@ -49,11 +47,8 @@ def round_parameters(
         node: The layer.
         input_scale: Of what it reads.
         quantizer: Of the weights.
-        shift: float32 (outputs,), which is taken from the bias.
     """
     matrix, positions, bias = _read(node)
-    if shift is not None:
-        bias = (0 if bias is None else bias) - shift
     columns = quantizer(matrix, positions=positions, saturation_safe=not is_depthwise(node))
     values, scales = columns.values, columns.scales
     exact = np.zeros(len(scales), np.float32) if bias is None else np.broadcast_to(bias.ravel(), scales.shape)

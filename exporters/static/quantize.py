@@ -31,7 +31,6 @@ def quantize_with_ranges(
     *,
     left: Mapping[str, str],
     quantizer: ColumnQuantizer,
-    shifts: Mapping[str, NDArray[np.float32]],
 ) -> QuantizedModel:
     """Quantize the convolutions and linear layers of a CNN and what lies between them.
 
@@ -47,7 +46,6 @@ def quantize_with_ranges(
         calibration: Of that model.
         left: Names of layers that stay in FP32, each with the reason.
         quantizer: Of the weights; it remembers those of earlier calls.
-        shifts: What is taken from the biases of layers, (outputs,) by their names.
 
     Raises:
         ExportError: If there is nothing to quantize.
@@ -59,7 +57,7 @@ def quantize_with_ranges(
         raise ExportError(f"nothing to quantize: {reasons}")
     layers = list(plan.computing(quantized.graph))
     grids = find_grids(plan, calibration)
-    writer = _Writer(quantized.graph, quantizer, shifts)
+    writer = _Writer(quantized.graph, quantizer)
     # Before the results get their grids: one that is an output of the model gives its name away.
     known = [(node, name_of(node), grids[first_input(node)].scale) for node in layers]
     for value in plan.owners:
@@ -88,8 +86,8 @@ def _is_share(value: ir.Value) -> bool:
 class _Writer:
     """Writes grids and integer constants into a graph."""
 
-    def __init__(self, graph: ir.Graph, quantizer: ColumnQuantizer, shifts: Mapping[str, NDArray[np.float32]]) -> None:
-        self._layout, self._quantizer, self._shifts = Layout(graph), quantizer, shifts
+    def __init__(self, graph: ir.Graph, quantizer: ColumnQuantizer) -> None:
+        self._layout, self._quantizer = Layout(graph), quantizer
         self._layout.work_before(None)
 
     def insert_grid(self, value: ir.Value, owner: ir.Value, grid: Grid) -> None:
@@ -131,7 +129,7 @@ class _Writer:
     def replace_parameters(self, node: ir.Node, name: str, input_scale: np.float32) -> None:
         """Weights in int8; the bias in int32 on the grid of the integer sums, so that it is added to them."""
         node.name = self._layout.unique(f"{name}{INTEGERS_SUFFIX}")
-        parameters = round_parameters(node, input_scale, self._quantizer, self._shifts.get(name))
+        parameters = round_parameters(node, input_scale, self._quantizer)
         if node.op_type == "Gemm":
             for attribute in ("alpha", "beta", "transB"):
                 node.attributes.pop(attribute, None)

@@ -304,7 +304,7 @@ def test_images_that_decide_ranges_are_not_those_that_prove_them(quantized, grap
     network = graphs.model([*graphs.trunk(), *graphs.pool("features", "y")], graphs.TRUNK)
     seen = []
     form = quantize.StaticForm
-    monkeypatch.setattr(quantize, "StaticForm", lambda model, calls, left, real: seen.append(calls) or form(model, calls, left, real=real))
+    monkeypatch.setattr(quantize, "StaticForm", lambda model, calls, left: seen.append(calls) or form(model, calls, left))
     proven = []
     search = quantize.Search
     monkeypatch.setattr(quantize, "Search", lambda original, *more: proven.append(original.probes) or search(original, *more))

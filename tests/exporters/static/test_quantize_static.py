@@ -66,7 +66,7 @@ def test_a_network_without_inner_convolutions_is_refused():
 def test_weights_and_biases_are_the_nearest_on_their_grids(exports):
     """Weights as ``quantize_columns`` rounds them window by window; biases on the grid of the sums, off by half a step at most."""
     fp32 = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(exports["fp32"].path).graph.initializer}
-    model = StaticForm(onnx.load(exports["fp32"].path), [IMAGES], {}, real=False).quantize({}).model
+    model = StaticForm(onnx.load(exports["fp32"].path), [IMAGES], {}).quantize({}).model
     static = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
     makers = {node.output[0]: node for node in model.graph.node}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv" and makers.get(node.input[1])]
