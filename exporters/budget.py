@@ -20,7 +20,7 @@ from exporters.int8.sensitivity import LayerEmitter, Sensitivity
 from exporters.metadata import seal, stamp, tool_versions
 from exporters.parts import find_parts
 from exporters.probes import Probe
-from exporters.proof import Proof, collect_answers, compare_answers
+from exporters.proof import Proof, collect_answers, compare_answers, find_hardest
 from exporters.varying import VaryingOutputs
 
 
@@ -47,12 +47,14 @@ class Candidate:
         quantized: The model.
         content: A file that runs it; ``Search.finish`` gives the one to write.
         proof: How close its answers are.
+        hardest: Calls on which its worst output is furthest off, each by itself.
         accuracy: Top-1, where the budget has labelled images.
     """
 
     quantized: QuantizedModel
     content: bytes
     proof: Proof
+    hardest: tuple[Probe, ...]
     accuracy: Accuracy | None
 
 
@@ -165,10 +167,12 @@ class Search:
         original, content = self.original, self._describe(quantized)
         deciding = original.varying.collect(quantized.model, original.image, original.probes)
         answers = original.varying.replace(collect_answers(content, original.image, original.probes), deciding)
+        proof = compare_answers(original.answers, answers, original.probes, original.parts)
         return Candidate(
             quantized=quantized,
             content=content,
-            proof=compare_answers(original.answers, answers, original.probes, original.parts),
+            proof=proof,
+            hardest=find_hardest(original.answers, answers, original.probes, proof.worst),
             accuracy=original.measure_accuracy(content),
         )
 
@@ -192,8 +196,8 @@ class Search:
     def find_largest(self, left: Mapping[str, str]) -> Candidate:
         """The model with the most layers in INT8 that is within the budget, when the most harmful ones are left in FP32 first.
 
-        Harm is what a layer alone does to the outputs, measured for all of them in one session; how many must stay is then found by
-        halving, with the whole proof for each try.
+        Harm is what a layer alone does to the outputs on the calls that they are furthest off on, measured for all layers in one session;
+        how many must stay is then found by halving, with the whole proof for each try.
 
         Args:
             left: Layers that stay in FP32 in any case, each with the reason.
@@ -205,7 +209,7 @@ class Search:
         complaint = self.complaint(first)
         if not complaint:
             return first
-        harm = self.sensitivity(first.quantized, first.proof.worst.images).contributions(self._track)
+        harm = self.sensitivity(first.quantized, first.hardest).contributions(self._track)
         # Layers that share their weights stay together.
         order = sorted(first.quantized.sharing(), key=lambda group: min(harm[name] for name in group))
         best, too_few, enough = None, 0, len(order)
@@ -228,11 +232,17 @@ class Search:
             )
         return best
 
-    def sensitivity(self, quantized: QuantizedModel, images: str = "") -> Sensitivity:
-        """What each layer of a quantized model contributes to its error, on all kinds of images or on one."""
-        probes = [probe for probe in self.original.probes if images in ("", probe.name)]
+    def sensitivity(self, quantized: QuantizedModel, probes: Sequence[Probe] = ()) -> Sensitivity:
+        """What each layer of a quantized model contributes to its error, on all kinds of images or on those given."""
         names = [layer.name for layer in quantized.layers if layer.quantized]
-        return Sensitivity(self.form.model, names, self.form.emitter(quantized.layers), self.original.image, probes, self.original.parts)
+        return Sensitivity(
+            self.form.model,
+            names,
+            self.form.emitter(quantized.layers),
+            self.original.image,
+            probes or self.original.probes,
+            self.original.parts,
+        )
 
     def finish(self, candidate: Candidate) -> bytes:
         """The file as it is written; a classifier of this project carries what it answers here."""

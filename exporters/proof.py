@@ -26,6 +26,9 @@ SILENT: Final = 0.01
 # Integers of these types are amounts (pixels); of others they are names of classes and indices, which are right or wrong.
 AMOUNTS: Final = frozenset({"int8", "int16", "uint8", "uint16"})
 
+# Calls that ``find_hardest`` gives.
+HARDEST: Final = 4
+
 Answers = tuple[tuple[dict[str, NDArray[Any]], ...], ...]
 
 
@@ -137,6 +140,37 @@ def compare_answers(original: Answers, answers: Answers, probes: Sequence[Probe]
         count=sum(probe.count for probe in probes),
         measured_on=describe_probes(probes),
     )
+
+
+def find_hardest(original: Answers, answers: Answers, probes: Sequence[Probe], worst: OutputFidelity) -> tuple[Probe, ...]:
+    """The calls on which an output is furthest off, of the kind of images that it is worst on; each by itself.
+
+    They decide how far off it is: of 48 images one may make nearly all of the error.
+
+    Args:
+        original: Answers of the original.
+        answers: Of the other model.
+        probes: Images of both.
+        worst: The output.
+    """
+    found = [
+        (_noise(expected[worst.output], got.get(worst.output)), Probe(name=probe.name, calls=(call,), generated=probe.generated))
+        for probe, right, answered in zip(probes, original, answers, strict=True)
+        for call, expected, got in zip(probe.calls, right, answered, strict=True)
+        if probe.name == worst.images
+    ]
+    return tuple(probe for _, probe in sorted(found, key=lambda pair: -pair[0])[:HARDEST])
+
+
+def _noise(right: NDArray[Any], got: NDArray[Any] | None) -> float:
+    """Power of the error of one call; infinite where it cannot be told."""
+    if got is None or right.shape != got.shape:
+        return math.inf
+    if right.dtype.kind not in "fui":
+        return float((right != got).sum())
+    with np.errstate(invalid="ignore"):
+        power = float(np.square(np.subtract(right, got, dtype=np.float64)).sum())
+    return math.inf if math.isnan(power) else power
 
 
 def describe_probes(probes: Sequence[Probe]) -> str:

@@ -5,7 +5,7 @@ from onnx import TensorProto
 
 from exporters.parts import Parts, find_parts
 from exporters.probes import Probe
-from exporters.proof import compare_answers
+from exporters.proof import compare_answers, find_hardest
 
 COUNT = 16
 PROBES = (Probe(name="noise, normalized", calls=tuple(np.zeros((1, 3, 4, 4), np.float32) for _ in range(COUNT))),)
@@ -189,3 +189,18 @@ def test_what_float32_cannot_tell_from_zero_is_no_error():
     original[:, 0] = normal()
     answers = original + 1e-8 * normal(10, seed=1)
     assert prove(original, answers).sqnr_db > 35
+
+
+def test_the_calls_that_an_output_is_furthest_off_on_come_first():
+    probes = tuple(
+        Probe(name=name, calls=tuple(np.full((1, 1), 10 * place + i, np.float32) for i in range(6))) for place, name in enumerate("ab")
+    )
+    right = tuple(tuple({"y": np.ones((1, 5), np.float32), "z": np.zeros(1, np.float32)} for _ in probe.calls) for probe in probes)
+    errors = ((9, 9, 9, 9, 9, 9), (0.5, 3, np.nan, 0, 7, 1))
+    wrong = tuple(
+        tuple({"y": call["y"] + np.float32(error), "z": call["z"]} for call, error in zip(calls, row, strict=True))
+        for calls, row in zip(right, errors, strict=True)
+    )
+    proof = compare_answers(right, wrong, probes)
+    found = find_hardest(right, wrong, probes, proof.worst)
+    assert [(probe.name, [float(call.item()) for call in probe.calls]) for probe in found] == [("b", [i]) for i in (12, 14, 11, 15)]

@@ -243,6 +243,16 @@ def test_answers_are_put_together_in_fp32(quantized, graphs):
     assert not {"QLinearSigmoid", "QLinearConcat", "QLinearMul"} & set(found)
 
 
+def test_what_only_a_layer_in_fp32_reads_is_not_rounded_for_it(quantized, graphs):
+    """To leave a layer spares it the 8 bits of its input too, which may be all that it suffers from."""
+    nodes, rounded, channels = KINDS["silu"]
+    result, found = quantized(behind_trunk(graphs, nodes, [], channels), excluded=["final"])
+    assert [layer.reason for layer in result.layers] == ["", "", "", "asked for"]
+    assert (found["QLinearConv"], found["Sigmoid"], found["Mul"], found["Conv"] + found["FusedConv"]) == (3, 1, 1, 1)
+    assert not set(rounded) & set(found)
+    assert found["QuantizeLinear"] == 1
+
+
 def test_an_output_in_the_middle_keeps_its_name(quantized, graphs):
     nodes = [*graphs.trunk(), graphs.conv("features", "last", "tail"), *graphs.pool("tail", "y")]
     outputs = {"features": (FLOAT, ["N", 32, 24, 24]), "y": (FLOAT, ["N", 32])}
@@ -268,6 +278,17 @@ def test_the_layers_that_spoil_an_output_stay_in_fp32(quantized, graphs):
     assert result.proof.sqnr_db >= 20
     assert 0 < found["QLinearConv"] < 5
     assert all(layer.sqnr_db > 20 for layer in result.layers if layer.quantized)
+
+
+def test_a_layer_whose_result_does_not_fit_8_bits_stays_in_fp32(quantized, graphs):
+    """One channel of it is 3,000 times as large as the others, which a Tanh makes as large again; the layer that follows reads those."""
+    uneven = numpy_helper.to_array(graphs.weights("uneven", 32, 32, 3, 3)).copy()
+    uneven[0] *= 3000
+    nodes = [graphs.conv("features", "uneven", "hidden"), node("Tanh", ["hidden"])]
+    result, _ = quantized(behind_trunk(graphs, nodes, [graphs.tensor("uneven", uneven)]), least_db=20)
+    (left,) = [layer for layer in result.layers if not layer.quantized]
+    assert left.name == "hidden"
+    assert left.reason.startswith("costs too much: ")
 
 
 def test_reasons_are_true(quantized, graphs):
