@@ -49,10 +49,10 @@ class StaticForm:
         return quantize_with_ranges(self.model, self._calibration, left=left, quantizer=self._quantizer)
 
     def emitter(self, layers: Sequence[LayerChoice]) -> LayerEmitter:
-        """Puts beside one of these layers what it gives for 8 bits, with weights of 8 bits, and its result in 8 bits too where no activation belongs to it.
+        """Puts beside one of these layers what it gives for 8 bits, with weights of 8 bits.
 
-        What a range of its result does is the layer's own: a MobileNetV3-Large had 38 of 64 layers in INT8 at 20 dB, 4 where it was
-        told of none.
+        Its result is in 8 bits too, where it is in the file and no activation belongs to it.
+        What that does is the layer's own: a MobileNetV3-Large had 38 of 64 layers in INT8 at 20 dB, 4 where it was told of none.
         """
         graph = ir.from_proto(self.model).graph
         plan = make_plan(graph, {layer.name: layer.reason for layer in layers if not layer.quantized})
