@@ -525,7 +525,7 @@ def test_the_accuracy_of_trained_networks_is_the_records():
     names = _listed(r["network"].partition(":")[2].replace("_", r"\_") for r in behind)
     points = _listed(f"{100 * (r['fp32_top1'] - r['forms']['litert-static']['top1']):.2f}" for r in behind)
     assert f"LiteRT's full INT8 is faster than both for {names}, where it loses {points} points" in FIGURES
-    (unlike,) = [r["forms"]["static"] for r in results if r["forms"]["static"]["sqnr_db"] < 20]
+    unlike = min(results, key=lambda r: r["forms"]["static"]["sqnr_db"])["forms"]["static"]
     assert f"The {unlike['sqnr_db']:.0f} dB of regnet\\_y\\_400mf's static form" in FIGURES
     assert f"{unlike['agreement']:.1%} of the classes are FP32's" in FIGURES
     for result in results:
