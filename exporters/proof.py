@@ -164,13 +164,10 @@ def find_hardest(original: Answers, answers: Answers, probes: Sequence[Probe], w
 
 def _noise(right: NDArray[Any], got: NDArray[Any] | None) -> float:
     """Power of the error of one call; infinite where it cannot be told."""
-    if got is None or right.shape != got.shape:
+    if _find_problem(right, got):
         return math.inf
-    if right.dtype.kind not in "fui":
-        return float((right != got).sum())
-    with np.errstate(invalid="ignore"):
-        power = float(np.square(np.subtract(right, got, dtype=np.float64)).sum())
-    return math.inf if math.isnan(power) else power
+    _, error, _ = _measure_call(right, got)
+    return float(np.square(error).sum())
 
 
 def describe_probes(probes: Sequence[Probe]) -> str:
@@ -237,13 +234,11 @@ def _compare_output(
     shapes = {value.shape for value in original}
     lengths = original[0].shape if len({shape[1:] for shape in shapes}) == 1 else ()
     axes = {axis: _Groups(length) for axis, length in enumerate(lengths) if length > 1 and (axis > 0 or len(shapes) == 1)}
-    are_names = original[0].dtype.kind in "biuOSU" and original[0].dtype.name not in AMOUNTS
+    are_names = _are_names(original[0])
     for right, got in zip(original, answers, strict=True):
         if problem := _find_problem(right, got):
             return OutputFidelity(output=name, sqnr_db=-math.inf, whole_db=-math.inf, unit="", images=images, problem=problem)
-        finite = np.ones(right.shape, bool) if are_names else np.isfinite(right)
-        expected = np.ones(right.shape) if are_names else np.where(finite, right, 0).astype(np.float64)
-        error = (right != got).astype(np.float64) if are_names else np.where(finite, got, 0).astype(np.float64) - expected  # type: ignore[arg-type]
+        expected, error, finite = _measure_call(right, got)
         whole.add(expected.reshape(-1, 1), error.reshape(-1, 1), finite.reshape(-1, 1), (0,))
         for axis, groups in axes.items():
             groups.add(expected, error, finite, tuple(other for other in range(right.ndim) if other != axis))
@@ -260,6 +255,19 @@ def _compare_output(
             worst_db, unit = float(found[index]), f"{'band' if is_place else 'unit'} {index} of axis {axis}"
     silent = parts.are_probabilities and whole.amplitude < SILENT
     return OutputFidelity(output=name, sqnr_db=worst_db, whole_db=whole_db, unit=unit, images=images, silent=silent)
+
+
+def _are_names(value: NDArray[Any]) -> bool:
+    return value.dtype.kind in "biuOSU" and value.dtype.name not in AMOUNTS
+
+
+def _measure_call(right: NDArray[Any], got: NDArray[Any] | None) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """What one call of the original answers, what the other's is off by, and which values count; names are right (0) or wrong (1)."""
+    if _are_names(right):
+        return np.ones(right.shape), (right != got).astype(np.float64), np.ones(right.shape, bool)
+    finite = np.isfinite(right)
+    expected = np.where(finite, right, 0).astype(np.float64)
+    return expected, np.where(finite, got, 0).astype(np.float64) - expected, finite  # type: ignore[arg-type]
 
 
 def _find_problem(right: NDArray[Any], got: NDArray[Any] | None) -> str:
