@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeresnet.errors import DataError, ExportError
 from edgeresnet.race import RaceResult
-from exporters import attempt
+from exporters import attempt, quantize
 from exporters.quantize import quantize_file
 
 FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
@@ -183,6 +183,20 @@ def row_of_layers(graphs, count):
         *graphs.pool(f"v{count}", "y"),
     ]
     return graphs.model(nodes, [graphs.TRUNK[0], *(graphs.weights(f"k{i}", 32, 32, 3, 3) for i in range(count))])
+
+
+@pytest.mark.parametrize(("lower", "left"), [(1.02, False), (1.04, True)])
+def test_layers_that_take_longer_in_int8_are_left_where_the_network_is_faster_without_them_for_certain(
+    quantized, graphs, monkeypatch, lower, left
+):
+    """It is 1.2 times as fast without the first in the middle of what was timed, and at least so many times as fast for certain."""
+    monkeypatch.setattr(attempt, "PAYING_SHARES", (1.0,))
+    monkeypatch.setattr(quantize, "time_fp32_layers", lambda *_: {"v1": 1e-6, "v2": 1e6})
+    results = [RaceResult(first_ms=1, second_ms=1, speedup=1.2, lower=bound, upper=1.4) for bound in (lower, 1.1)]
+    monkeypatch.setattr(attempt, "race", lambda *_, **__: results.pop(0))
+    choices = {layer.name: layer.reason.partition(":")[0] for layer in quantized(row_of_layers(graphs, 2)).layers}
+    assert choices == {"v0": "3 input channels", "v1": "does not pay" if left else "", "v2": ""}
+    assert not results
 
 
 def test_a_small_network_that_loses_its_race_leaves_the_layer_that_costs_most_time(quantized, graphs, monkeypatch):
