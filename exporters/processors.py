@@ -8,6 +8,7 @@ from typing import Final
 import onnx
 import onnx_ir as ir
 
+from edgeresnet.machine import instruction_sets
 from exporters.int8.layout import with_shapes
 from exporters.int8.operators import constant_array, name_of
 from exporters.int8.products import LAYERS
@@ -63,6 +64,11 @@ def find_unpaying(work: Mapping[str, LayerWork], processor: str) -> dict[str, st
         for name, layer in work.items()
         if layer.products < least * layer.values
     }
+
+
+def has_vnni(processor: str) -> bool:
+    """Whether one of ``PROCESSORS``, or this machine if it is empty, multiplies bytes by VNNI."""
+    return processor == "vnni" if processor else not {"avx_vnni", "avx512_vnni"}.isdisjoint(instruction_sets())
 
 
 def share_in_int8(quantized: QuantizedModel, work: Mapping[str, LayerWork]) -> float:

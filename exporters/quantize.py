@@ -24,7 +24,7 @@ from exporters.int8.form import DynamicForm
 from exporters.int8.layertimes import time_fp32_layers
 from exporters.int8.quantize import LayerChoice, check_not_quantized
 from exporters.probes import CALIBRATION_SEED, PIXEL_RANGES, Probe, generate_probes, load_probes, split_probes
-from exporters.processors import PROCESSORS, count_work, find_unpaying, share_in_int8
+from exporters.processors import PROCESSORS, count_work, find_unpaying, has_vnni, share_in_int8
 from exporters.proof import Proof, describe_probes
 from exporters.static.form import StaticForm
 
@@ -152,7 +152,7 @@ def quantize_file(
     try:
         check_not_quantized(prepared.model)
         original = Original(prepared, probes, budget, track)
-        searches = _find_searches(original, forms, calibration, excluded, track)
+        searches = _find_searches(original, forms, calibration, excluded, processor, track)
         best, others = _make_largest(searches, prepared.model, processor) if processor else _make_fastest(searches, original, track)
     except DoesNotPayError as error:
         raise ExportError("; ".join((f"{source}: {error}", *(f"{other.precision} was {other.reason}" for other in untried)))) from error
@@ -207,14 +207,14 @@ def _choose_images(
 
 
 def _find_searches(
-    original: Original, forms: Sequence[str], calibration: tuple[Probe, ...], excluded: Sequence[str], track: Track
+    original: Original, forms: Sequence[str], calibration: tuple[Probe, ...], excluded: Sequence[str], processor: str, track: Track
 ) -> dict[str, Callable[[], Search]]:
     """What begins the search of each form."""
     model, image = original.prepared.model, original.prepared.image_input
     calls = [call for probe in calibration for call in probe.calls]
     makers: dict[str, Callable[[Mapping[str, str]], Form]] = {
         "dynamic": lambda left: DynamicForm(model, image, left),
-        "static": lambda left: StaticForm(model, calls, left),
+        "static": lambda left: StaticForm(model, calls, left, joins_groups=has_vnni(processor)),
     }
     return {form: partial(Search, original, makers[form], excluded, track) for form in forms}
 

@@ -218,10 +218,12 @@ def _make_plain(source: onnx.ModelProto) -> onnx.ModelProto:
 
 def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
     """Fold what is constant, and what becomes constant as shapes become known by that, until there is no more."""
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     for _ in range(_FOLDING_ROUNDS):
         count = len(model.graph.node)
         folded = ir.from_proto(model)
         _fold_known_sizes(folded)
+        _skip_needless_strides(folded)
         optimizer.optimize_ir(folded, input_size_limit=_FOLDED_VALUES, output_size_limit=_FOLDED_VALUES, should_fold=_should_fold)
         common.RemoveUnusedNodesPass()(folded)
         common.RemoveUnusedOpsetsPass()(folded)
@@ -248,6 +250,18 @@ def _fold_known_sizes(model: ir.Model) -> None:
             value = np.array(sizes, np.int64).reshape(indices.numpy().shape)
             name = f"{node.outputs[0].name}_known"
             node.outputs[0].replace_all_uses_with(add_initializer(model.graph, value, name))
+
+
+def _skip_needless_strides(model: ir.Model) -> None:
+    """PyTorch's exporter writes a mean over a map as its numbers in a row, taken out again in their order and shape (as_strided)."""
+    for node in list(model.graph):
+        row = node.inputs[0].producer() if node.op_type == "Gather" and node.inputs[0] is not None else None
+        indices = ir.convenience.get_const_tensor(node.inputs[1]) if row is not None and node.inputs[1] is not None else None
+        if row is None or indices is None or row.op_type != "Reshape" or row.inputs[0] is None or node.outputs[0].is_graph_output():
+            continue
+        numbers, shape = indices.numpy(), row.inputs[0].shape
+        if shape is not None and [*shape] == [*numbers.shape] and np.array_equal(numbers.ravel(), np.arange(numbers.size)):
+            node.outputs[0].replace_all_uses_with(row.inputs[0])
 
 
 def _fuse_hard_swish(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -99,6 +99,16 @@ def name_of(node: ir.Node) -> str:
     return node.outputs[0].name or node.op_type
 
 
+def factor_and_offset(node: ir.Node) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """What a BatchNormalization multiplies each channel by and then adds; None if it takes the statistics of the images at hand."""
+    parameters = [constant_array(value) for value in node.inputs[1:5]]
+    if node.attributes.get_int("training_mode", 0) or len(node.outputs) > 1 or any(parameter is None for parameter in parameters):
+        return None
+    gain, offset, mean, variance = (parameter for parameter in parameters if parameter is not None)
+    factor = gain / np.sqrt(variance + np.float32(node.attributes.get_float("epsilon", 1e-5)))
+    return factor, offset - mean * factor
+
+
 def _elementwise(layout: Layout, node: ir.Node) -> bool:
     if not layout.has_rows(first_input(node)):
         return False
@@ -143,15 +153,12 @@ def _concatenate(layout: Layout, node: ir.Node) -> bool:
 
 
 def _normalize(layout: Layout, node: ir.Node) -> bool:
-    parameters = [constant_array(value) for value in node.inputs[1:5]]
-    if node.attributes.get_int("training_mode", 0) or len(node.outputs) > 1:
-        return False  # it takes the statistics of the images at hand
-    if not layout.has_rows(first_input(node)) or any(parameter is None for parameter in parameters):
+    found = factor_and_offset(node) if layout.has_rows(first_input(node)) else None
+    if found is None:
         return False
-    gain, offset, mean, variance = (parameter for parameter in parameters if parameter is not None)
-    factor = gain / np.sqrt(variance + np.float32(node.attributes.get_float("epsilon", 1e-5)))
-    scaled = layout.emit("Mul", [layout.rows(first_input(node)), layout.constant(factor)], name=f"{name_of(node)}/scaled")
-    _supersede(layout, node, "Add", [scaled, layout.constant(offset - mean * factor)])
+    factor, offset = (layout.constant(part) for part in found)
+    scaled = layout.emit("Mul", [layout.rows(first_input(node)), factor], name=f"{name_of(node)}/scaled")
+    _supersede(layout, node, "Add", [scaled, offset])
     return True
 
 

@@ -63,10 +63,8 @@ def _find_folded(value: ir.Value) -> ir.Value:
 
 def is_depthwise(node: ir.Node) -> bool:
     """Whether each output of a convolution reads a channel of its own."""
-    weights = constant_array(node.inputs[1])
-    return (
-        node.op_type == "Conv" and weights is not None and weights.shape[1] == 1 and node.attributes.get_int("group", 1) == len(weights) > 1
-    )
+    weights = constant_array(node.inputs[1]) if node.op_type == "Conv" else None
+    return weights is not None and weights.shape[1] == 1 and node.attributes.get_int("group", 1) == len(weights) > 1
 
 
 class _Chooser:

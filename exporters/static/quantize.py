@@ -14,8 +14,9 @@ from exporters.int8.layout import Layout
 from exporters.int8.operators import first_input, name_of
 from exporters.int8.quantize import QuantizedModel
 from exporters.int8.weights import ColumnQuantizer
+from exporters.static.channels import IMAGE_BLOCK, join_groups
 from exporters.static.parameters import find_bias, round_parameters
-from exporters.static.plan import Plan, make_plan
+from exporters.static.plan import Plan, is_depthwise, make_plan
 from exporters.static.ranges import LEVELS, Calibration, Grid
 
 # What a HardSigmoid gives, from 0 to 1.
@@ -31,6 +32,7 @@ def quantize_with_ranges(
     *,
     left: Mapping[str, str],
     quantizer: ColumnQuantizer,
+    joins_groups: bool = False,
 ) -> QuantizedModel:
     """Quantize the convolutions and linear layers of a CNN and what lies between them.
 
@@ -46,6 +48,7 @@ def quantize_with_ranges(
         calibration: Of that model.
         left: Names of layers that stay in FP32, each with the reason.
         quantizer: Of the weights; it remembers those of earlier calls.
+        joins_groups: Whether convolutions in narrow groups are computed in fewer and wider ones, as ``join_groups`` says.
 
     Raises:
         ExportError: If there is nothing to quantize.
@@ -57,7 +60,7 @@ def quantize_with_ranges(
         raise ExportError(f"nothing to quantize: {reasons}")
     layers = list(plan.computing(quantized.graph))
     grids = find_grids(plan, calibration)
-    writer = _Writer(quantized.graph, quantizer)
+    writer = _Writer(quantized.graph, quantizer, joins_groups=joins_groups)
     # Before the results get their grids: one that is an output of the model gives its name away.
     known = [(node, name_of(node), grids[first_input(node)].scale) for node in layers]
     for value in plan.owners:
@@ -86,8 +89,8 @@ def _is_share(value: ir.Value) -> bool:
 class _Writer:
     """Writes grids and integer constants into a graph."""
 
-    def __init__(self, graph: ir.Graph, quantizer: ColumnQuantizer) -> None:
-        self._layout, self._quantizer = Layout(graph), quantizer
+    def __init__(self, graph: ir.Graph, quantizer: ColumnQuantizer, *, joins_groups: bool) -> None:
+        self._layout, self._quantizer, self._joins_groups = Layout(graph), quantizer, joins_groups
         self._layout.work_before(None)
 
     def insert_grid(self, value: ir.Value, owner: ir.Value, grid: Grid) -> None:
@@ -135,9 +138,36 @@ class _Writer:
                 node.attributes.pop(attribute, None)
         # Before the weights change: the bias of a MatMul is found by their shape.
         adding, place = find_bias(node) or (node, 2)
-        self._replace(node, 1, parameters.weights, parameters.scales, parameters.axis)
+        self._replace(node, 1, self._shape_weights(node, parameters.weights), parameters.scales, parameters.axis)
         if parameters.bias is not None:
             self._replace(adding, place, parameters.bias, parameters.bias_scales, 0)
+
+    def _shape_weights(self, node: ir.Node, weights: NDArray[np.int8]) -> NDArray[np.int8]:
+        """Weights of a convolution in groups, or of channels, for which there is a faster kernel; the answers stay the same."""
+        groups = node.attributes.get_int("group", 1)
+        if node.op_type != "Conv" or is_depthwise(node):
+            return weights
+        if groups > 1 and self._joins_groups:
+            weights, groups = join_groups(weights, groups)
+            node.attributes["group"] = ir.AttrInt64("group", groups)
+        missing = IMAGE_BLOCK - weights.shape[1]
+        if groups > 1 or missing <= 0:
+            return weights
+        self._read_more_channels(node, missing, weights.ndim)
+        return np.pad(weights, [(0, 0), (0, missing), *[(0, 0)] * (weights.ndim - 2)])
+
+    def _read_more_channels(self, node: ir.Node, missing: int, rank: int) -> None:
+        """Append channels that are zero to what a layer reads in 8 bits.
+
+        All axes are named: where a Pad names some, ONNX Runtime fails as it changes the layout (Gather: indices out of bounds).
+        """
+        rounded = first_input(node).producer()
+        if rounded is None:
+            raise ValueError(f"{name_of(node)} reads nothing in 8 bits")
+        integers, scale, zero_point = rounded.inputs
+        pads = self._layout.constant([0] * rank + [0, missing] + [0] * (rank - 2))
+        padded = self._layout.emit("Pad", [integers, pads, zero_point], name=f"{name_of(node)}/more_channels")
+        node.replace_input_with(0, self._layout.emit("DequantizeLinear", [padded, scale, zero_point], name=f"{name_of(node)}/rounded"))
 
     def _replace(self, node: ir.Node, index: int, integers: NDArray[Any], scales: NDArray[np.float32], axis: int) -> None:
         parameter = node.inputs[index] if len(node.inputs) > index else None

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 
 from edgeresnet.cli.quantize import command
 from edgeresnet.errors import ExportError
-from exporters import attempt, quantize
+from exporters import attempt, processors, quantize
 from exporters.processors import PROCESSORS, LayerWork, count_work, find_unpaying
 from exporters.quantize import quantize_file
 
@@ -110,3 +110,21 @@ def test_the_command_offers_the_processors_that_are_known(run_cli, untimed, netw
     assert "network-int8.onnx: int8, " in result.out
     assert ", for arm64, not timed\n" in result.out
     assert "int8-static was not written: not tried: it needs --images and --pixel-range" in result.err
+
+
+@pytest.mark.parametrize(("processor", "groups"), [("vnni", 1), ("avx2", 4), ("arm64", 4)])
+def test_narrow_groups_are_joined_where_that_was_measured_to_pay(untimed, graphs, tmp_path, image_folder, processor, groups):
+    nodes = [*graphs.trunk(), node("Conv", ["features", "grouped"], "g", group=4, pads=[1] * 4), *graphs.pool("g", "y")]
+    path = tmp_path / "grouped.onnx"
+    onnx.save(graphs.model(nodes, [*graphs.TRUNK, graphs.weights("grouped", 32, 8, 3, 3)]), path)
+    result = quantize_file(path, form="static", processor=processor, images=image_folder / "train", pixel_range="normalized")
+    *_, last = [part for part in onnx.load(result.path).graph.node if part.op_type == "Conv"]
+    assert [attribute.i for attribute in last.attribute if attribute.name == "group"] == [groups]
+    assert result.layers[-1].weights == (32, 8, 3, 3)
+
+
+@pytest.mark.parametrize(("sets", "found"), [(("avx2", "fma"), False), (("avx2", "avx_vnni"), True), (("avx2", "avx512_vnni"), True)])
+def test_this_machine_has_vnni_where_it_says_so(monkeypatch, sets, found):
+    monkeypatch.setattr(processors, "instruction_sets", lambda: sets)
+    assert processors.has_vnni("") is found
+    assert (processors.has_vnni("vnni"), processors.has_vnni("arm64")) == (True, False)

@@ -285,6 +285,23 @@ def test_what_others_write_as_four_operators_is_one(prepared, graphs):
     assert "Div" not in operators(result)
 
 
+@pytest.mark.parametrize(("order", "taken"), [(np.arange(32), 0), (np.arange(32)[::-1], 1)], ids=["as they are", "turned round"])
+def test_numbers_that_are_taken_out_in_their_order_are_themselves(prepared, graphs, order, taken):
+    """As PyTorch's exporter writes squeeze-and-excite."""
+    nodes = [
+        *graphs.trunk(),
+        graphs.node("ReduceMean", ["features", "sides"], ["means"], keepdims=1),
+        graphs.node("Reshape", ["means", "row"], ["in_a_row"]),
+        graphs.node("Gather", ["in_a_row", "order"], ["strided"], axis=0),
+        graphs.node("Mul", ["features", "strided"], ["gated"]),
+        *graphs.pool("gated", "y"),
+    ]
+    tensors = [graphs.tensor(name, values, np.int64) for name, values in (("sides", [2, 3]), ("row", [-1]))]
+    tensors.append(graphs.tensor("order", order.reshape(1, 32, 1, 1), np.int64))
+    result = prepared(graphs.model(nodes, [*graphs.TRUNK, *tensors], batch=1))
+    assert operators(result).count("Gather") == taken
+
+
 def test_sparse_weights_are_weights(prepared, graphs):
     places = np.arange(0, 32 * 32, 7)
     values = np.random.default_rng(0).normal(size=len(places)).astype(np.float32)

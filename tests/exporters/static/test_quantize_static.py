@@ -74,10 +74,13 @@ def test_weights_and_biases_are_the_nearest_on_their_grids(exports):
     for node in convolutions:
         (integers, scales, zeros), (bias, bias_scales, _) = (makers[name].input for name in node.input[1:])
         name = integers.removesuffix("_int8")
-        outputs, _, down, across = fp32[name].shape
+        outputs, inputs, down, across = fp32[name].shape
         matrix = fp32[name].transpose(2, 3, 1, 0).reshape(-1, outputs)
         expected = quantize_columns(matrix, positions=down * across, saturation_safe=True)
-        np.testing.assert_array_equal(static[integers].transpose(2, 3, 1, 0).reshape(-1, outputs), expected.values)
+        # The stem has a fourth channel, which is zero.
+        assert static[integers].shape[1] == max(4, inputs)
+        assert not static[integers][:, inputs:].any()
+        np.testing.assert_array_equal(static[integers][:, :inputs].transpose(2, 3, 1, 0).reshape(-1, outputs), expected.values)
         np.testing.assert_array_equal(static[scales], expected.scales)
         assert not static[zeros].any()
         exact = fp32[bias.removesuffix("_int32")]
