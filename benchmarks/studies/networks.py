@@ -42,15 +42,13 @@ class FormResult:
         speedup: Over ONNX Runtime's FP32.
         sqnr_db: Of its outputs against FP32.
         size_mb: Of its file.
-        layers: With weights, of those that `edgeresnet quantize` made; the static form has norms and pools among them. None for others.
-        layers_in_int8: How many of them it put into INT8.
+        layers_in_int8: How many layers `edgeresnet quantize` put into INT8; None for forms that it did not make.
     """
 
     ms: float
     speedup: float
     sqnr_db: float
     size_mb: float
-    layers: int | None
     layers_in_int8: int | None
 
 
@@ -60,11 +58,13 @@ class NetworkResult:
 
     Attributes:
         network: torchvision's name.
+        layers: Number of its layers with weights.
         fp32_ms: Of its FP32 file in ONNX Runtime, as for the forms.
         forms: By name in ``FORMS``, those that could be made.
     """
 
     network: str
+    layers: int
     fp32_ms: float
     forms: dict[str, FormResult]
 
@@ -84,12 +84,11 @@ def measure_network(name: str) -> NetworkResult:
                 speedup=found.speedup,
                 sqnr_db=compare_logits(original.logits, found.logits).sqnr_db,
                 size_mb=made[form].path.stat().st_size / 1e6,
-                layers=len(made[form].layers) or None,
                 layers_in_int8=made[form].layers_in_int8,
             )
             for form, found in measured.items()
         }
-    return NetworkResult(network=name, fp32_ms=original.ms, forms=forms)
+    return NetworkResult(network=name, layers=max(len(file.layers) for file in made.values()), fp32_ms=original.ms, forms=forms)
 
 
 def _normalize(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -126,14 +125,17 @@ def _describe(result: NetworkResult) -> str:
 def tabulate(results: Sequence[Mapping[str, Any]]) -> str:
     """A record's results as a Markdown table: speed against FP32 and SQNR of each form, and how many layers ours have in INT8."""
     headings = ("network", "FP32, ms", *FORMS.values())
-    rows = ((result["network"], f"{result['fp32_ms']:.1f}", *(_cell(result["forms"].get(form)) for form in FORMS)) for result in results)
+    rows = (
+        (result["network"], f"{result['fp32_ms']:.1f}", *(_cell(result["forms"].get(form), result["layers"]) for form in FORMS))
+        for result in results
+    )
     return write_table(headings, rows, numbers=range(1, len(headings)))
 
 
-def _cell(form: Mapping[str, Any] | None) -> str:
+def _cell(form: Mapping[str, Any] | None, layers: int) -> str:
     if form is None:
         return "-"
-    count = "" if form["layers_in_int8"] is None else f", {form['layers_in_int8']} of {form['layers']}"
+    count = "" if form["layers_in_int8"] is None else f", {form['layers_in_int8']} of {layers}"
     return f"{form['speedup']:.2f}x, {form['sqnr_db']:.0f} dB{count}"
 
 

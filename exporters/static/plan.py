@@ -17,6 +17,8 @@ ACTIVATIONS: Final = frozenset({"Relu", "Clip"})
 ARITHMETIC: Final = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "HardSigmoid", "LeakyRelu", "Mul", "Sigmoid"})
 # Those of several inputs: where one is in 8 bits, the others are converted too, which takes less than converting it back.
 JOINING: Final = frozenset({"Add", "Concat", "Mul"})
+# Of the name of a convolution that is no layer of the model: another operator, written as what is faster on 8 bits.
+OTHER_OPERATOR: Final = "/written_as_convolution"
 # They only move values, which stay on their grid.
 MOVERS: Final = frozenset(
     {"DepthToSpace", "Flatten", "Gather", "MaxPool", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
@@ -36,9 +38,14 @@ class Plan:
     owners: Mapping[ir.Value, ir.Value]
 
     def computing(self, graph: ir.Graph) -> Iterator[ir.Node]:
-        """Nodes of the layers in integers."""
+        """Nodes with weights that compute in integers: of layers, and of other operators between 8 bits."""
         names = {layer.name for layer in self.layers if layer.quantized}
-        return (node for node in graph if node.op_type in LAYERS and name_of(node) in names)
+        for node in graph:
+            if is_layer(node):
+                if name_of(node) in names:
+                    yield node
+            elif _is_other_operator(node) and first_input(node) in self.owners and _find_result(node) in self.owners:
+                yield node
 
 
 def make_plan(graph: ir.Graph, left: Mapping[str, str]) -> Plan:
@@ -48,9 +55,7 @@ def make_plan(graph: ir.Graph, left: Mapping[str, str]) -> Plan:
         graph: Of an FP32 model, with shapes.
         left: Names of layers that stay in FP32, each with the reason.
     """
-    layers = tuple(
-        _describe(node, left.get(name_of(node)) or _find_obstacle(node)) for node in graph if node.op_type in LAYERS and not node.domain
-    )
+    layers = tuple(_describe(node, left.get(name_of(node)) or _find_obstacle(node)) for node in graph if is_layer(node))
     chooser = _Chooser(graph, {layer.name for layer in layers if layer.quantized})
     return Plan(layers, chooser.choose())
 
@@ -59,6 +64,21 @@ def _find_folded(value: ir.Value) -> ir.Value:
     """What a value is before the activation that its grid makes needless, or the value itself."""
     node = value.producer()
     return first_input(node) if node is not None and _is_activation(node) and _belongs_to_activation(first_input(node)) else value
+
+
+def _find_result(node: ir.Node) -> ir.Value:
+    """What a node gives, behind the activation that belongs to it."""
+    value = node.outputs[0]
+    return next(iter(value.consumers())).outputs[0] if _belongs_to_activation(value) else value
+
+
+def is_layer(node: ir.Node) -> bool:
+    """Whether a node may be a layer with weights of the model."""
+    return node.op_type in LAYERS and not node.domain and not _is_other_operator(node)
+
+
+def _is_other_operator(node: ir.Node) -> bool:
+    return node.op_type == "Conv" and OTHER_OPERATOR in (node.name or "")
 
 
 def is_depthwise(node: ir.Node) -> bool:
@@ -75,7 +95,7 @@ class _Chooser:
         for node in reversed(list(graph)):
             # What a layer in FP32 reads is not rounded for it, which may be why it was left: an EfficientNet-B0 without two harmful layers
             # had 17.5 dB with what they read in 8 bits all the same, 19.4 without.
-            leads_on = node.op_type not in LAYERS and any(value in self._leading for value in node.outputs)
+            leads_on = not is_layer(node) and any(value in self._leading for value in node.outputs)
             if self._is_layer(node) or node.op_type == "GlobalAveragePool" or leads_on:
                 self._leading.update(value for value in node.inputs if value is not None)
 
@@ -125,7 +145,8 @@ class _Chooser:
         if node.op_type == "GlobalAveragePool":
             return False
         # Behind the last layer answers are put together, of values as unlike as coordinates and scores.
-        return value in self._leading and _computes(node) and all(source in self._owners for source in node.inputs)
+        sources = node.inputs[:1] if _is_other_operator(node) else node.inputs
+        return value in self._leading and _computes(node) and all(source in self._owners for source in sources)
 
     def _convert_others(self, node: ir.Node) -> None:
         sources = [source for source in node.inputs if source is not None]
@@ -134,7 +155,7 @@ class _Chooser:
             self._owners.update({source: source for source in sources if source not in self._owners})
 
     def _is_layer(self, node: ir.Node) -> bool:
-        return node.op_type in LAYERS and name_of(node) in self._layers
+        return is_layer(node) and name_of(node) in self._layers
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -145,6 +166,8 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
 
 def _computes(node: ir.Node) -> bool:
     """Whether there is an integer operator for it; constants among its inputs have no grid."""
+    if _is_other_operator(node):
+        return True
     if node.op_type not in ARITHMETIC or node.domain:
         return False
     if any(

@@ -12,6 +12,7 @@ from exporters.int8.layout import ImageShape, Layout, with_shapes
 from exporters.int8.operators import constant_array, factor_and_offset, first_input, name_of, windows_of
 from exporters.int8.windows import Windows
 from exporters.static.channels import pad_depthwise
+from exporters.static.plan import OTHER_OPERATOR
 
 # The two halves of a channel's number change places, with the sides of the image apart and as one.
 _SHUFFLE: Final = [0, 2, 1, 3, 4]
@@ -68,11 +69,9 @@ def _normalize(layout: Layout, node: ir.Node) -> None:
     if found is None or shape is None:
         return
     factor, offset = found
-    gain = node.inputs[1]
-    name = (gain.name if gain is not None else None) or name_of(node)
-    inputs = [first_input(node), layout.constant(factor.reshape(-1, 1, 1, 1), name.removesuffix(".weight"))]
+    inputs = [first_input(node), layout.constant(factor.reshape(-1, 1, 1, 1), f"{name_of(node)}/factor")]
     inputs.append(layout.constant(offset, f"{name_of(node)}/offset"))
-    _replace(layout, node, layout.emit("Conv", inputs, {"group": shape.channels}, name=f"{name_of(node)}/depthwise"))
+    _replace(layout, node, layout.emit("Conv", inputs, {"group": shape.channels}, name=f"{name_of(node)}{OTHER_OPERATOR}"))
 
 
 def _average(layout: Layout, node: ir.Node) -> None:
@@ -84,7 +83,7 @@ def _average(layout: Layout, node: ir.Node) -> None:
     ceil_mode, counts_padding = (node.attributes.get_int(name, 0) for name in ("ceil_mode", "count_include_pad"))
     if shape is None or windows is None or ceil_mode or (windows.reads_padding and not counts_padding):
         return
-    if windows.kernel == (shape.height, shape.width) and windows.output_size == (1, 1):
+    if windows.kernel == (shape.height, shape.width) and windows.count == 1 and not windows.reads_padding:
         _replace(layout, node, layout.emit("GlobalAveragePool", [first_input(node)], name=f"{name_of(node)}/pooled"))
         return
     # At the border, where a window counts zeros, the bias of the convolution would not be among them.
@@ -105,7 +104,7 @@ def _average_windows(layout: Layout, node: ir.Node, windows: Windows, source: ir
     channels, geometry = layout.shape(source).channels, {"strides": windows.strides, "pads": windows.pads, "dilations": windows.dilations}
     means: NDArray[np.float32] = np.full((channels, 1, *windows.kernel), 1 / windows.size, np.float32)
     inputs = [source, layout.constant(means, f"{name_of(node)}/means")]
-    pooled = layout.emit("Conv", inputs, {**geometry, "group": channels}, name=f"{name_of(node)}/depthwise")
+    pooled = layout.emit("Conv", inputs, {**geometry, "group": channels}, name=f"{name_of(node)}{OTHER_OPERATOR}")
     sizes = node.outputs[0].shape
     pooled.shape, pooled.type = ir.Shape([sizes[0], channels, *sizes[2:]]) if sizes is not None else None, source.type
     return pooled
@@ -136,12 +135,11 @@ def _shuffle(layout: Layout, node: ir.Node) -> None:
     if [*node.attributes.get_ints("perm", [])] != _SHUFFLE or apart is None or len(back) != 1:
         return
     before, after = _find_shape(apart), _find_shape(back[0])
-    sizes = [size for size in first_input(node).shape or () if isinstance(size, int)][-4:]
     # A size of 0 is that of the same axis of what is read, which has fewer axes now.
-    if not before or not after or 0 in after[1:] or len(sizes) != 4:
+    if len(before) != len(_SHUFFLE) or min(before[1:]) < 1 or not after or 0 in after[1:]:
         return
-    groups, channels, height, width = sizes
-    merged = layout.constant([before[0], groups, channels, height * width])
+    batch, groups, channels, height, width = before
+    merged = layout.constant([batch, groups, channels, height * width])
     parts = layout.emit("Reshape", [first_input(apart), merged], name=f"{name_of(node)}/apart")
     back[0].replace_input_with(0, layout.emit("Transpose", [parts], {"perm": _SHUFFLE_OF_ROWS}, name=f"{name_of(node)}/turned"))
 

@@ -66,6 +66,7 @@ def integers(name, *values):
     return numpy_helper.from_array(np.array(values, np.int64), name)
 
 
+STATISTICS = ["gain", "offset", "mean", "variance"]
 KINDS = {
     "depthwise": ([node("Conv", ["features", "deep"], group=32, pads=[1] * 4)], {"QLinearConv": 5}, 32),
     "grouped": ([node("Conv", ["features", "grouped"], group=4, pads=[1] * 4)], {"QLinearConv": 5}, 32),
@@ -84,6 +85,16 @@ KINDS = {
     "concat": ([node("Conv", ["features", "w1"], "b", pads=[1] * 4), node("Concat", ["features", "b"], axis=1)], {"QLinearConcat": 1}, 64),
     "maximum": ([node("MaxPool", ["features"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)], {"MaxPool": 1}, 32),
     "average": ([node("AveragePool", ["features"], kernel_shape=[2, 2], strides=[2, 2])], {"QLinearConv": 5, "QLinearAveragePool": 0}, 32),
+    "norm": (
+        [
+            node("Conv", ["features", "w1"], "b", pads=[1] * 4),
+            node("Concat", ["features", "b"], "both", axis=1),
+            node("BatchNormalization", ["both", *STATISTICS], "n"),
+            node("Relu", ["n"]),
+        ],
+        {"QLinearConv": 6, "BatchNormalization": 0, "QLinearConcat": 1},
+        64,
+    ),
     "nearest": ([node("Resize", ["features", "", "twice"], mode="nearest")], {"Resize": 1}, 32),
     "silu": ([node("Sigmoid", ["features"], "gate"), node("Mul", ["features", "gate"])], {"QLinearSigmoid": 1, "QLinearMul": 1}, 32),
     "hard swish": ([node("HardSwish", ["features_sum"])], {"QLinearAdd": 1, "QLinearMul": 1, "HardSwish": 0, "HardSigmoid": 0}, 32),
@@ -136,15 +147,31 @@ def test_what_lies_between_layers_stays_in_8_bits(quantized, graphs, kind):
         graphs.weights("more", 32, 8, 1, 1),
         graphs.tensor("twice", [1, 1, 2, 2]),
         *(graphs.tensor(name, value) for name, value in (("zero", 0.0), ("six", 0.5), ("minus", -0.2))),
+        *(graphs.tensor(name, np.linspace(0.5, 1.5, 64)) for name in STATISTICS),
         *(integers("sides", 2, 3), integers("apart", 0, 4, 8, 24, 24), integers("together", 0, 32, 24, 24), integers("sizes", 16, 16)),
     ]
     used = [tensor for tensor in tensors if tensor.name in names]
     result, found = quantized(behind_trunk(graphs, nodes, used, channels))
     assert all(layer.quantized for layer in result.layers)
+    # Norms and pools in the form of convolutions are no layers.
+    assert len(result.layers) == 4 + sum(part.op_type == "Conv" for part in nodes)
     assert {name: found[name] for name in expected} == expected
     converted = kind == "clip elsewhere"
     assert (found["QuantizeLinear"], found["DequantizeLinear"]) == (1 + converted, 1 + converted)
     assert not {"Conv", "FusedConv", "Mul", "Add", "Sigmoid"} & set(found)
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["of values in FP32", "behind the last layer"])
+def test_a_norm_that_is_not_between_8_bits_stays_in_fp32(quantized, graphs, behind):
+    """Rounding what it reads, or gives, would cost time and answers."""
+    norm = [node("Tanh", ["final" if behind else "features"], "t"), node("BatchNormalization", ["t", *STATISTICS], "n")]
+    last = graphs.conv("features" if behind else "n", "last", "final")
+    nodes = [*graphs.trunk(), *([last, *norm] if behind else [*norm, last]), *graphs.pool("n" if behind else "final", "y")]
+    tensors = [graphs.weights("last", 32, 32, 3, 3), *(graphs.tensor(name, np.linspace(0.5, 1.5, 32)) for name in STATISTICS)]
+    result, found = quantized(graphs.model(nodes, [*graphs.TRUNK, *tensors]))
+    assert len(result.layers) == 4
+    assert (found["QLinearConv"], found["Conv"] + found["FusedConv"] + found["BatchNormalization"]) == (4, 1)
+    assert (found["QuantizeLinear"], found["DequantizeLinear"]) == ((1, 1) if behind else (2, 2))
 
 
 LINEAR = {

@@ -10,7 +10,7 @@ from exporters.static.channels import join_groups
 from exporters.static.rewriting import rewrite
 
 FLOAT = TensorProto.FLOAT
-STATISTICS = ["norm.weight", "offset", "mean", "variance"]
+STATISTICS = ["gain", "offset", "mean", "variance"]
 
 
 def node(operator, inputs, output="y", **attributes):
@@ -65,7 +65,7 @@ def weights_of(network):
 def test_a_norm_by_itself_is_a_depthwise_convolution(rewritten):
     network = rewritten([node("BatchNormalization", ["x", *STATISTICS], epsilon=0.5)])
     assert operators(network) == {"Conv": 1}
-    assert weights_of(network) == {"norm": (20, 1, 20)}
+    assert weights_of(network) == {"y/factor": (20, 1, 20)}
 
 
 def test_a_norm_of_the_images_at_hand_stays(graphs):
@@ -87,8 +87,9 @@ def test_a_norm_of_the_images_at_hand_stays(graphs):
         ({"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, {"AveragePool": 1}),
         ({"kernel_shape": [5, 5], "strides": [5, 5], "ceil_mode": 1}, {"AveragePool": 1}),
         ({"kernel_shape": [12, 12]}, {"GlobalAveragePool": 1}),
+        ({"kernel_shape": [12, 12], "pads": [2, 2, 0, 0], "strides": [9, 9], "count_include_pad": 1}, {"Conv": 1}),
     ],
-    ids=["halves", "uneven", "zeros count", "zeros do not count", "beyond the image", "whole map"],
+    ids=["halves", "uneven", "zeros count", "zeros do not count", "beyond the image", "whole map", "whole map and zeros"],
 )
 def test_an_average_pool_is_a_depthwise_convolution_where_every_window_has_as_many_pixels(rewritten, settings, expected):
     assert operators(rewritten([node("AveragePool", ["x"], **settings)])) == expected
@@ -133,13 +134,18 @@ def test_channels_are_shuffled_with_the_sides_of_the_image_as_one(rewritten, bat
     assert list(turn.attribute[0].ints) == [0, 2, 1, 3]
 
 
-def test_a_shuffle_whose_size_depends_on_the_axes_before_stays(rewritten):
+@pytest.mark.parametrize(
+    ("apart", "together"),
+    [((0, 5, 4, 12, 12), (0, 0, 60, 12)), ((0, 5, 4, -1, 12), (0, 20, 12, 12)), ((3, 5, -1, 12, 12), (3, 20, 12, 12))],
+    ids=["an axis of what is read", "the rest of the lines", "the rest of the channels"],
+)
+def test_a_shuffle_with_sizes_that_are_not_numbers_stays(rewritten, apart, together):
     nodes = [
         node("Reshape", ["x", "apart"], "a"),
         node("Transpose", ["a"], "t", perm=[0, 2, 1, 3, 4]),
-        node("Reshape", ["t", "lines"]),
+        node("Reshape", ["t", "together"]),
     ]
-    network = rewritten(nodes, [integers("apart", 0, 5, 4, 12, 12), integers("lines", 0, 0, 60, 12)])
+    network = rewritten(nodes, [integers("apart", *apart), integers("together", *together)])
     (turn,) = [part for part in network.graph.node if part.op_type == "Transpose"]
     assert list(turn.attribute[0].ints) == [0, 2, 1, 3, 4]
 
