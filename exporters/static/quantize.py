@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from edgeresnet.errors import ExportError
-from exporters.int8.layout import Layout
+from exporters.int8.layout import ImageShape, Layout
 from exporters.int8.operators import first_input, name_of
 from exporters.int8.quantize import QuantizedModel
 from exporters.int8.weights import ColumnQuantizer
@@ -150,24 +150,28 @@ class _Writer:
         if groups > 1 and self._joins_groups:
             weights, groups = join_groups(weights, groups)
             node.attributes["group"] = ir.AttrInt64("group", groups)
-        missing = IMAGE_BLOCK - weights.shape[1]
-        if groups > 1 or missing <= 0:
+        missing, image = IMAGE_BLOCK - weights.shape[1], ImageShape.of(first_input(node))
+        if groups > 1 or missing <= 0 or image is None:
             return weights
-        self._read_more_channels(node, missing, weights.ndim)
+        self._read_more_channels(node, missing, image)
         return np.pad(weights, [(0, 0), (0, missing), *[(0, 0)] * (weights.ndim - 2)])
 
-    def _read_more_channels(self, node: ir.Node, missing: int, rank: int) -> None:
+    def _read_more_channels(self, node: ir.Node, missing: int, image: ImageShape) -> None:
         """Append channels that are zero to what a layer reads in 8 bits.
 
-        All axes are named: where a Pad names some, ONNX Runtime fails as it changes the layout (Gather: indices out of bounds).
+        The sides of the image are one meanwhile. Otherwise ONNX Runtime moves the change of layout for the layer to before the Pad, and
+        before all that a model does to its pixels: three channels side by side, which takes 0.17 ms for 64x64 pixels, 0.03 so.
         """
         rounded = first_input(node).producer()
         if rounded is None:
             raise ValueError(f"{name_of(node)} reads nothing in 8 bits")
         integers, scale, zero_point = rounded.inputs
-        pads = self._layout.constant([0] * rank + [0, missing] + [0] * (rank - 2))
-        padded = self._layout.emit("Pad", [integers, pads, zero_point], name=f"{name_of(node)}/more_channels")
-        node.replace_input_with(0, self._layout.emit("DequantizeLinear", [padded, scale, zero_point], name=f"{name_of(node)}/rounded"))
+        name, pads = name_of(node), self._layout.constant([0, 0, 0, 0, missing, 0])
+        flat = self._layout.emit("Reshape", [integers, self._layout.constant([0, image.channels, image.pixels])], name=f"{name}/flat")
+        padded = self._layout.emit("Pad", [flat, pads, zero_point], name=f"{name}/padded")
+        sizes = self._layout.constant([0, image.channels + missing, image.height, image.width])
+        more = self._layout.emit("Reshape", [padded, sizes], name=f"{name}/more_channels")
+        node.replace_input_with(0, self._layout.emit("DequantizeLinear", [more, scale, zero_point], name=f"{name}/rounded"))
 
     def _replace(self, node: ir.Node, index: int, integers: NDArray[Any], scales: NDArray[np.float32], axis: int) -> None:
         parameter = node.inputs[index] if len(node.inputs) > index else None

@@ -27,6 +27,23 @@ def test_onnx_runtime_computes_every_convolution_but_the_stem_in_integers(export
     assert operators["Conv"] + operators["FusedConv"] == 1
 
 
+def test_pixels_are_turned_before_they_are_normalized_and_have_a_fourth_channel(exports, tmp_path):
+    """Three values side by side are slow to work on: ONNX Runtime must not move the normalization to NHWC."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    content = StaticForm(onnx.load(exports["fp32"].path), [IMAGES], {}).quantize({}).model.SerializeToString()
+    onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(options.optimized_model_filepath).graph
+    makers = {output: node for node in graph.node for output in node.output}
+    node = next(node for node in graph.node if node.op_type == "QLinearConv")
+    before = []
+    while node := makers.get(node.input[0]):
+        before.append(node.op_type)
+    assert before.index("Pad") < before.index("QuantizeLinear") < before.index("Transpose", before.index("QuantizeLinear"))
+    assert {"Sub", "Mul"} & set(before[before.index("QuantizeLinear") : before.index("Transpose", before.index("QuantizeLinear"))])
+
+
 def test_the_file_has_standard_operators_only_and_int8_weights(exports):
     model = onnx.load(exports["int8-static"].path)
     assert {node.domain for node in model.graph.node} == {""}
