@@ -1,8 +1,8 @@
 """What INT8 costs trained networks in accuracy: every form's top-1 on a test set, beside FP32.
 
-``pip install 'edgeresnet[litert,export]'``; ``edgeresnet train --recipe benchmarks/records/trained/shufflenet_v2_x1_0/config.json --network
-torchvision:shufflenet_v2_x1_0 --image-size 64 --output runs/shufflenet``; then ``python -m benchmarks.studies.trained
-runs/shufflenet/weights.safetensors --emulated 200 --record benchmarks/records/trained.json``. Both take CIFAR-10 from ``--data`` or
+``pip install 'edgeresnet[litert,export]'``; ``edgeresnet train --recipe benchmarks/records/trained/mobilenet_v2/config.json --network
+torchvision:mobilenet_v2 --image-size 64 --output runs/mobilenet_v2``; then ``python -m benchmarks.studies.trained
+runs/mobilenet_v2/weights.safetensors --emulated 200 --record benchmarks/records/trained.json``. Both take CIFAR-10 from ``--data`` or
 ``EDGERESNET_DATA``.
 """
 
