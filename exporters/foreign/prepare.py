@@ -1,13 +1,14 @@
 """One room for whoever works on anybody's ONNX file: the graph made plain, and held against the file that the user gave."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes import common
 from onnxscript import optimizer
 from onnxscript.rewriter import RewritePass
@@ -236,32 +237,37 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _fold_known_sizes(model: ir.Model) -> None:
     """A size that is taken out of a shape is constant though the shape's batch is open, which the optimizer only sees in some forms."""
-    for node in list(model.graph):
-        producer = node.inputs[0].producer() if node.op_type == "Gather" and node.inputs[0] is not None else None
-        indices = ir.convenience.get_const_tensor(node.inputs[1]) if producer is not None and node.inputs[1] is not None else None
-        if producer is None or producer.op_type != "Shape" or producer.inputs[0] is None or indices is None:
-            continue
-        shape = producer.inputs[0].shape
-        if shape is None or node.outputs[0].is_graph_output():
+    for node, producer, numbers in _find_gathers(model, behind="Shape"):
+        shape = None if producer.inputs[0] is None else producer.inputs[0].shape
+        if shape is None:
             continue
         seen = list(shape)[producer.attributes.get_int("start", 0) : producer.attributes.get_int("end", None)]
-        sizes = [seen[int(index)] for index in indices.numpy().ravel()]
+        sizes = [seen[int(index)] for index in numbers.ravel()]
         if all(isinstance(size, int) for size in sizes):
-            value = np.array(sizes, np.int64).reshape(indices.numpy().shape)
+            value = np.array(sizes, np.int64).reshape(numbers.shape)
             name = f"{node.outputs[0].name}_known"
             node.outputs[0].replace_all_uses_with(add_initializer(model.graph, value, name))
 
 
 def _skip_needless_strides(model: ir.Model) -> None:
     """PyTorch's exporter writes a mean over a map as its numbers in a row, taken out again in their order and shape (as_strided)."""
-    for node in list(model.graph):
-        row = node.inputs[0].producer() if node.op_type == "Gather" and node.inputs[0] is not None else None
-        indices = ir.convenience.get_const_tensor(node.inputs[1]) if row is not None and node.inputs[1] is not None else None
-        if row is None or indices is None or row.op_type != "Reshape" or row.inputs[0] is None or node.outputs[0].is_graph_output():
+    for node, row, numbers in _find_gathers(model, behind="Reshape"):
+        source = row.inputs[0]
+        if source is None or source.shape is None or [*source.shape] != [*numbers.shape]:
             continue
-        numbers, shape = indices.numpy(), row.inputs[0].shape
-        if shape is not None and [*shape] == [*numbers.shape] and np.array_equal(numbers.ravel(), np.arange(numbers.size)):
-            node.outputs[0].replace_all_uses_with(row.inputs[0])
+        if np.array_equal(numbers.ravel(), np.arange(numbers.size)):
+            node.outputs[0].replace_all_uses_with(source)
+
+
+def _find_gathers(model: ir.Model, *, behind: str) -> Iterator[tuple[ir.Node, ir.Node, NDArray[np.integer[Any]]]]:
+    """Each Gather of constant places behind such an operator, unless it gives an output: itself, the node before it, the places."""
+    for node in list(model.graph):
+        producer = node.inputs[0].producer() if node.op_type == "Gather" and node.inputs[0] is not None else None
+        if producer is None or producer.op_type != behind or node.inputs[1] is None or node.outputs[0].is_graph_output():
+            continue
+        indices = ir.convenience.get_const_tensor(node.inputs[1])
+        if indices is not None:
+            yield node, producer, indices.numpy()
 
 
 def _fuse_hard_swish(model: onnx.ModelProto) -> onnx.ModelProto:

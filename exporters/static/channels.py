@@ -23,7 +23,7 @@ IMAGE_BLOCK: Final = 4
 GROUP_CHANNELS: Final = 16
 JOINED_CHANNELS: Final = 128
 # Of two values that meet channel by channel.
-JOINING: Final = frozenset({"Add", "Mul"})
+PAIRWISE: Final = frozenset({"Add", "Mul"})
 POOLS: Final = frozenset({"AveragePool", "GlobalAveragePool", "MaxPool"})
 
 
@@ -78,14 +78,14 @@ def _find_alike(value: ir.Value) -> list[ir.Value]:
 
 def _operands(node: ir.Node) -> list[ir.Value]:
     """What a node works on, constants aside."""
-    places = node.inputs[: 2 if node.op_type in JOINING else 1]
+    places = node.inputs[: 2 if node.op_type in PAIRWISE else 1]
     return [value for value in places if value is not None and value.const_value is None]
 
 
 def _is_by_channel(node: ir.Node) -> bool:
     if node.domain or len(node.outputs) > 1:
         return False
-    if node.op_type in JOINING:
+    if node.op_type in PAIRWISE:
         # A constant may be one number for all channels.
         return all(value is not None and (value.const_value is None or value.const_value.size == 1) for value in node.inputs)
     return node.op_type in ELEMENTWISE | POOLS or is_depthwise(node)

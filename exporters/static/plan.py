@@ -145,7 +145,7 @@ class _Chooser:
         if node.op_type == "GlobalAveragePool":
             return False
         # Behind the last layer answers are put together, of values as unlike as coordinates and scores.
-        sources = node.inputs[:1] if _is_other_operator(node) else node.inputs
+        sources = [source for source in node.inputs if source is not None and source.const_value is None]
         return value in self._leading and _computes(node) and all(source in self._owners for source in sources)
 
     def _convert_others(self, node: ir.Node) -> None:

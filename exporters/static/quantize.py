@@ -32,7 +32,7 @@ def quantize_with_ranges(
     *,
     left: Mapping[str, str],
     quantizer: ColumnQuantizer,
-    joins_groups: bool = False,
+    joins_groups: bool,
 ) -> QuantizedModel:
     """Quantize the convolutions and linear layers of a CNN and what lies between them.
 

@@ -37,7 +37,6 @@ def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
             rewriter(layout, node)
     common.RemoveUnusedNodesPass()(rewritten)
     pad_depthwise(rewritten.graph)
-    rewritten.graph.sort()
     return onnx.shape_inference.infer_shapes(ir.to_proto(rewritten), data_prop=True)
 
 
@@ -88,15 +87,12 @@ def _average(layout: Layout, node: ir.Node) -> None:
         return
     # At the border, where a window counts zeros, the bias of the convolution would not be among them.
     projection = None if windows.reads_padding else _find_projection(first_input(node))
-    source = first_input(node) if projection is None else first_input(projection)
-    if projection is not None:
-        layout.work_before(projection)
-    pooled = _average_windows(layout, node, windows, source)
     if projection is None:
-        _replace(layout, node, pooled)
-    else:
-        projection.replace_input_with(0, pooled)
-        _replace_by(layout, node, projection.outputs[0])
+        _replace(layout, node, _average_windows(layout, node, windows, first_input(node)))
+        return
+    layout.work_before(projection)
+    projection.replace_input_with(0, _average_windows(layout, node, windows, first_input(projection)))
+    _replace(layout, node, projection.outputs[0])
 
 
 def _average_windows(layout: Layout, node: ir.Node, windows: Windows, source: ir.Value) -> ir.Value:
@@ -108,12 +104,6 @@ def _average_windows(layout: Layout, node: ir.Node, windows: Windows, source: ir
     sizes = node.outputs[0].shape
     pooled.shape, pooled.type = ir.Shape([sizes[0], channels, *sizes[2:]]) if sizes is not None else None, source.type
     return pooled
-
-
-def _replace_by(layout: Layout, node: ir.Node, earlier: ir.Value) -> None:
-    """Let everybody read what the node read, which now is what the node gave."""
-    earlier.shape = node.outputs[0].shape
-    layout.replace(node.outputs[0], earlier)
 
 
 def _find_projection(value: ir.Value) -> ir.Node | None:
