@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir as ir
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -20,18 +19,14 @@ from exporters.static.plan import make_plan
 FLOAT = TensorProto.FLOAT
 
 
-def operators(path, folder):
-    """What ONNX Runtime makes of a file on any CPU."""
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(folder / "optimized.onnx")
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+@pytest.fixture
+def operators(optimized):
+    """Counts what ONNX Runtime runs of a file on any CPU."""
+    return lambda path: Counter(node.op_type for node in optimized(path, on_any_cpu=True).node)
 
 
 @pytest.fixture
-def quantized(tmp_path, graphs, monkeypatch):
+def quantized(tmp_path, graphs, operators, monkeypatch):
     """Quantizes a model, compares both files on other images, and tells the operators that ONNX Runtime runs; the race is not run."""
     monkeypatch.setattr(attempt, "race", lambda *calls, **_: RaceResult(first_ms=2, second_ms=1, speedup=2, lower=2, upper=2))
     monkeypatch.setattr(attempt, "PAYING_SHARES", ())
@@ -46,7 +41,7 @@ def quantized(tmp_path, graphs, monkeypatch):
         for name in expected:
             assert expected[name].shape == found[name].shape
             assert np.linalg.norm(expected[name] - found[name]) <= tolerance * np.linalg.norm(expected[name])
-        return result, operators(target, tmp_path)
+        return result, operators(target)
 
     return run
 
@@ -367,13 +362,13 @@ def test_images_that_decide_ranges_are_not_those_that_prove_them(quantized, grap
         assert result.calibrated_on.startswith("generated shapes (normalized); " if folder is None else f"{len(calibrating)} images of ")
 
 
-def test_a_model_of_this_project_says_that_it_is_static(exports, tmp_path, monkeypatch):
+def test_a_model_of_this_project_says_that_it_is_static(exports, operators, tmp_path, monkeypatch):
     monkeypatch.setattr(attempt, "race", lambda *calls, **_: RaceResult(first_ms=2, second_ms=1, speedup=2, lower=2, upper=2))
     monkeypatch.setattr(attempt, "PAYING_SHARES", ())
     result = quantize_file(exports["fp32"].path, tmp_path / "again.onnx", form="static")
     spec = Session(result.path).spec
     assert (spec.precision, spec.checkpoint_sha256) == ("int8-static", exports["fp32"].spec.checkpoint_sha256)
-    assert operators(result.path, tmp_path)["QLinearConv"] == 20
+    assert operators(result.path)["QLinearConv"] == 20
     assert all(layer.int8_ms > 0 for layer in result.layers if layer.quantized)
     with pytest.raises(ExportError, match="quantized already"):
         quantize_file(result.path, tmp_path / "twice.onnx", form="static")

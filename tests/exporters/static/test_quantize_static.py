@@ -2,7 +2,6 @@ from collections import Counter
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto
 
@@ -16,25 +15,15 @@ from exporters.static.form import StaticForm
 IMAGES = synthetic_images(32, 64, seed=11)
 
 
-def test_onnx_runtime_computes_every_convolution_but_the_stem_in_integers(exports, tmp_path):
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    onnxruntime.InferenceSession(exports["int8-static"].path, options, providers=["CPUExecutionProvider"])
-    operators = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+def test_onnx_runtime_computes_every_convolution_but_the_stem_in_integers(exports, optimized):
+    operators = Counter(node.op_type for node in optimized(exports["int8-static"].path, on_any_cpu=True).node)
     assert (operators["QLinearConv"], operators["QLinearAdd"]) == (19, 8)
     assert operators["Conv"] + operators["FusedConv"] == 1
 
 
-def test_pixels_are_turned_before_they_are_normalized_and_have_a_fourth_channel(exports, tmp_path):
+def test_pixels_are_turned_before_they_are_normalized_and_have_a_fourth_channel(exports, optimized):
     """Three values side by side are slow to work on: ONNX Runtime must not move the normalization to NHWC."""
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3
-    content = StaticForm(onnx.load(exports["fp32"].path), [IMAGES], {}).quantize({}).model.SerializeToString()
-    onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    graph = onnx.load(options.optimized_model_filepath).graph
+    graph = optimized(StaticForm(onnx.load(exports["fp32"].path), [IMAGES], {}).quantize({}).model.SerializeToString())
     makers = {output: node for node in graph.node for output in node.output}
     node = next(node for node in graph.node if node.op_type == "QLinearConv")
     before = []

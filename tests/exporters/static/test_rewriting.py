@@ -25,7 +25,7 @@ def integers(name, *values):
 def rewritten(graphs):
     """Rewrites a network of (N, 20, 12, 12), and compares the answers to three images."""
 
-    def run(nodes, tensors=(), opset=18):
+    def run(nodes, tensors=()):
         names = {name for part in nodes for name in part.input}
         statistics = np.random.default_rng(0).uniform(0.5, 2, (4, 20)).astype(np.float32)
         known = [
@@ -36,9 +36,7 @@ def rewritten(graphs):
             *(graphs.weights("fewer", 4, 20, 1, 1), graphs.weights("more", 20, 4, 1, 1)),
         ]
         used = [tensor for tensor in (*known, *tensors) if tensor.name in names]
-        network = graphs.model(
-            nodes, used, inputs={"x": (FLOAT, ["N", 20, 12, 12])}, outputs={"y": (FLOAT, ["N", None, None, None])}, opset=opset
-        )
+        network = graphs.model(nodes, used, inputs={"x": (FLOAT, ["N", 20, 12, 12])}, outputs={"y": (FLOAT, ["N", None, None, None])})
         result = rewrite(network)
         x = graphs.pictures(3, 20, 12, 12)
         np.testing.assert_allclose(graphs.run(result, x=x)["y"], graphs.run(network, x=x)["y"], rtol=1e-5, atol=1e-5)
