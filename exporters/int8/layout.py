@@ -1,8 +1,8 @@
 """Two forms of one image tensor: NCHW, as ONNX's operators want it, and rows, as matrix products want it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import onnx
@@ -13,6 +13,8 @@ from edgeresnet.errors import ExportError
 from exporters.foreign.opset import raise_opset
 from exporters.int8.windows import Windows
 
+# Steps of 8 bits.
+LEVELS: Final = 255
 # Tables of more row numbers are not stored: the nodes that compute one take less of the file.
 STORED_ROWS: Final = 128
 Attribute = int | float | str | Sequence[int]
@@ -49,6 +51,20 @@ class ImageShape:
         return cls(channels, 1, width, is_line=True) if isinstance(channels, int) and isinstance(width, int) else None
 
 
+class Quantized(NamedTuple):
+    """Values in 8 bits: ``float = (value - zero_point) * scale``.
+
+    Attributes:
+        values: uint8.
+        scale: float32 scalar.
+        zero_point: uint8 scalar.
+    """
+
+    values: ir.Value
+    scale: ir.Value
+    zero_point: ir.Value
+
+
 def add_initializer(graph: ir.Graph, array: NDArray[Any], name: str) -> ir.Value:
     """A constant of a graph, whose name must be free."""
     constant = ir.Value(name=name, const_value=ir.tensor(array, name=name))
@@ -71,13 +87,18 @@ class Layout:
     node is superseded, and whoever still wants NCHW gets it from the rows. Each conversion is made once.
 
     Postcondition of every method: the graph computes what it did before, up to the rounding that the caller introduces.
+
+    Args:
+        graph: The nodes go there.
+        read_in_int8: Values of the original graph that convolutions in INT8 read, and nobody else.
     """
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self._graph = graph
+    def __init__(self, graph: ir.Graph, read_in_int8: Container[ir.Value] = ()) -> None:
+        self._graph, self._read_in_int8 = graph, read_in_int8
         self._rows: dict[ir.Value, ir.Value] = {}
         self._nchw: dict[ir.Value, ir.Value] = {}
-        self._quantized: dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]] = {}
+        self._quantized: dict[ir.Value, Quantized] = {}
+        self._quantized_alone: dict[ir.Value, Quantized] = {}
         self._padded: dict[ir.Value, ir.Value] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._tables: dict[Windows, ir.Value] = {}
@@ -89,12 +110,12 @@ class Layout:
         self._here = node
 
     def has_rows(self, value: ir.Value) -> bool:
-        """Whether a value exists as rows."""
-        return value in self._rows
+        """Whether a value exists as rows, be they floats or in 8 bits."""
+        return value in self._rows or value in self._quantized_alone
 
     def has_nchw(self, value: ir.Value) -> bool:
         """Whether a value exists as NCHW."""
-        return value not in self._rows or value in self._nchw
+        return not self.has_rows(value) or value in self._nchw
 
     def rows(self, value: ir.Value) -> ir.Value:
         """The rows form of an image tensor."""
@@ -127,6 +148,14 @@ class Layout:
         """Give a value of the original graph a rows form that was computed otherwise."""
         self._rows[value] = rows
 
+    def needs_no_floats(self, value: ir.Value) -> bool:
+        """Whether convolutions in INT8 alone read a value of the original graph."""
+        return value in self._read_in_int8
+
+    def supersede_quantized(self, value: ir.Value, rows: Quantized) -> None:
+        """Give a value that needs no floats a rows form in 8 bits, and no other."""
+        self._quantized_alone[value] = rows
+
     def keep_nchw(self, value: ir.Value) -> None:
         """Let a superseded value go on being its own NCHW form."""
         self._nchw[value] = value
@@ -145,12 +174,15 @@ class Layout:
             raise ExportError(f"{value.name}: its height and width are not fixed")
         return shape
 
-    def quantized(self, rows: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
-        """uint8 form of float rows, with its scale and zero point; shared by all that read the same rows."""
-        if rows not in self._quantized:
-            values, scale, zero_point = self.emit_all("DynamicQuantizeLinear", [rows], 3, name=f"{rows.name}/quantized")
-            self._quantized[rows] = values, scale, zero_point
-        return self._quantized[rows]
+    def quantized_rows(self, value: ir.Value) -> Quantized:
+        """The rows form of an image tensor in 8 bits."""
+        return self._quantized_alone[value] if value in self._quantized_alone else self.quantized(self.rows(value))
+
+    def quantized(self, floats: ir.Value) -> Quantized:
+        """Floats in 8 bits, with a scale of their own; shared by all that read the same."""
+        if floats not in self._quantized:
+            self._quantized[floats] = Quantized(*self.emit_all("DynamicQuantizeLinear", [floats], 3, name=f"{floats.name}/quantized"))
+        return self._quantized[floats]
 
     def with_padding_row(self, rows: ir.Value, zero_point: ir.Value) -> ir.Value:
         """Quantized rows with one more that means zero, for windows that reach beyond the image."""

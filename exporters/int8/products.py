@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from exporters.int8.layout import ImageShape, Layout
+from exporters.int8.layout import ImageShape, Layout, Quantized
 from exporters.int8.operators import ARITHMETIC, ELEMENTWISE, constant_array, first_input, name_of, windows_of
 from exporters.int8.transposed import spread_convolution
 from exporters.int8.weights import ColumnQuantizer, QuantizedMatrix
@@ -95,9 +95,9 @@ def compute_product(layout: Layout, node: ir.Node, product: Product, *, saturati
     weights = quantizer(product.matrix, positions=product.positions, saturation_safe=saturation_safe)
     if product.windows is None:
         return _multiply(layout, node, layout.quantized(layout.nchw(first_input(node))), weights, product.bias)
-    quantized = layout.quantized(layout.rows(first_input(node)))
+    quantized = layout.quantized_rows(first_input(node))
     columns = _string_together(layout, node, quantized, product.windows, len(product.matrix))
-    result = _multiply(layout, node, (columns, *quantized[1:]), weights, product.bias)
+    result = _multiply(layout, node, quantized._replace(values=columns), weights, product.bias)
     return result if product.spread == (1, 1) else _spread(layout, node, result, product.windows, product.spread)
 
 
@@ -225,9 +225,7 @@ def _plan_gemm(node: ir.Node, weights: NDArray[np.float32]) -> Product | str:
     return Product(turned * alpha, bias=None if beta == 1 or bias is None else bias * beta)
 
 
-def _string_together(
-    layout: Layout, node: ir.Node, quantized: tuple[ir.Value, ir.Value, ir.Value], windows: Windows, depth: int
-) -> ir.Value:
+def _string_together(layout: Layout, node: ir.Node, quantized: Quantized, windows: Windows, depth: int) -> ir.Value:
     """The rows of each window side by side (im2col): uint8 (N, windows, size * channels)."""
     values, _, zero_point = quantized
     if windows.is_identity:
@@ -252,7 +250,7 @@ def _spread(layout: Layout, node: ir.Node, rows: ir.Value, windows: Windows, spr
 def _multiply(
     layout: Layout,
     node: ir.Node,
-    quantized: tuple[ir.Value, ir.Value, ir.Value],
+    quantized: Quantized,
     weights: QuantizedMatrix,
     other_bias: NDArray[np.float32] | None = None,
 ) -> ir.Value:

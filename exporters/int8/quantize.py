@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgeresnet.errors import ExportError
-from exporters.int8.layout import Layout, with_shapes
+from exporters.int8.layout import ImageShape, Layout, with_shapes
 from exporters.int8.operators import keep_rows, name_of
 from exporters.int8.products import LAYERS, Product, emit_product, multiply_rows, plan_product
 from exporters.int8.weights import ColumnQuantizer
@@ -101,13 +101,14 @@ def quantize_dynamic_int8(
     """
     check_not_quantized(model)
     quantized = ir.from_proto(with_shapes(model))
-    layout = Layout(quantized.graph)
+    left = left or {}
+    layout = Layout(quantized.graph, _find_read_in_int8(quantized.graph, left))
     quantizer = quantizer or ColumnQuantizer()
     layers: list[LayerChoice] = []
     for node in list(quantized.graph):
         layout.work_before(node)
         if node.op_type in LAYERS and not node.domain:
-            plan = (left or {}).get(name_of(node)) or plan_product(node)
+            plan = left.get(name_of(node)) or plan_product(node)
             safe = name_of(node) in saturation_safe
             layers.append(_describe(node, plan, safe))
             if isinstance(plan, Product):
@@ -135,6 +136,25 @@ def quantize_dynamic_int8(
     except Exception as error:
         raise ExportError(f"the quantized graph is not valid ONNX ({' '.join(str(error).split())[:200]})") from error
     return QuantizedModel(result, tuple(layers))
+
+
+def _find_read_in_int8(graph: ir.Graph, left: Container[str]) -> set[ir.Value]:
+    """Images that come from a pool or a concatenation, and that convolutions in INT8 alone read, behind other such pools or at once."""
+    found: set[ir.Value] = set()
+
+    def rounds(reader: ir.Node) -> bool:
+        if reader.op_type == "MaxPool" and not reader.domain:
+            return reader.outputs[0] in found
+        is_convolution = reader.op_type in ("Conv", "ConvTranspose") and not reader.domain
+        return is_convolution and name_of(reader) not in left and isinstance(plan_product(reader), Product)
+
+    for node in reversed(graph):
+        result, readers = node.outputs[0], node.outputs[0].consumers()
+        if node.op_type not in ("MaxPool", "Concat") or node.domain or len(node.outputs) > 1 or ImageShape.of(result) is None:
+            continue
+        if readers and not result.is_graph_output() and all(map(rounds, readers)):
+            found.add(result)
+    return found
 
 
 def _read_nchw(layout: Layout, node: ir.Node) -> None:

@@ -58,11 +58,15 @@ def find_saturating_layers(model: onnx.ModelProto, probe: NDArray[Any]) -> froze
 
 
 def _record(model: onnx.ModelProto, groups: list[list[str]], probe: NDArray[Any]) -> list[list[NDArray[Any]]]:
-    """Run a model and return the named intermediate values, in groups as asked for."""
-    names = sorted({name for group in groups for name in group})
+    """Run a model and return the named constants and intermediate values, in groups as asked for."""
+    asked = {name for group in groups for name in group}
+    found: dict[str, NDArray[Any]] = {
+        tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name in asked
+    }
+    names = sorted(asked - found.keys())
     # Exact: an early layer that saturates should not accuse the later ones.
     session = open_session(show_values(_with_own_weights(model), names, onnx.TensorProto.UINT8), exact_products=True)
-    found: dict[str, NDArray[Any]] = dict(zip(names, session.run(names, {session.get_inputs()[0].name: probe}), strict=True))
+    found |= zip(names, session.run(names, {session.get_inputs()[0].name: probe}), strict=True)
     return [[found[name] for name in group] for group in groups]
 
 

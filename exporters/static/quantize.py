@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from edgeresnet.errors import ExportError
-from exporters.int8.layout import ImageShape, Layout
+from exporters.int8.layout import LEVELS, ImageShape, Layout
 from exporters.int8.operators import first_input, name_of
 from exporters.int8.quantize import QuantizedModel
 from exporters.int8.weights import ColumnQuantizer
 from exporters.static.channels import IMAGE_BLOCK, join_groups
 from exporters.static.parameters import find_bias, round_parameters
 from exporters.static.plan import Plan, is_depthwise, make_plan
-from exporters.static.ranges import LEVELS, Calibration, Grid
+from exporters.static.ranges import Calibration, Grid
 
 # What a HardSigmoid gives, from 0 to 1.
 SHARES: Final = Grid(np.float32(1 / LEVELS), np.uint8(0))

@@ -10,9 +10,9 @@ import onnx
 from numpy.typing import NDArray
 
 from edgeresnet.evaluation import images_at_once
+from exporters.int8.layout import LEVELS
 from exporters.sessions import open_session, show_values
 
-LEVELS: Final = 255
 # Of the error of an image that a range is chosen by: above the square, under which rare large activations count for little, and below the
 # maximum, under which they count alone. Four sets of calibration images, 6 / 3 / 2.5: 35.3, 36.1, 36.6 dB for a CIFAR ResNet-18 (2 is worse
 # than 2.5 again); for a usual image 14.8, 19.1, 18.9 dB for an EfficientNet-B0, 28.6, 26.8, 27.6 for a MobileNetV3-Large.

@@ -618,3 +618,89 @@ def test_the_file_does_not_hold_the_row_numbers_of_many_windows(nodes):
     numbers = [tensor for tensor in quantized.model.graph.initializer if tensor.data_type == TensorProto.INT32]
     assert numbers
     assert max(len(numpy_helper.to_array(tensor).ravel()) for tensor in numbers) <= 128 < 9 * HEIGHT * WIDTH
+
+
+def branches(*names):
+    """Convolutions of ``c`` with a Relu each."""
+    return [found for name in names for found in (node("Conv", f"c w_{name} b_{name}", f"{name}_sum"), node("Relu", f"{name}_sum", name))]
+
+
+READ_IN_INT8 = {
+    "a pool": [node("Relu", "c", "r"), node("MaxPool", "r", "v", kernel_shape=[2, 3])],
+    "a padded pool": [node("Relu", "c", "r"), node("MaxPool", "r", "v", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])],
+    "a pool with named padding": [node("Relu", "c", "r"), node("MaxPool", "r", "v", kernel_shape=[2, 2], auto_pad="SAME_LOWER")],
+    "a dilated pool": [node("Relu", "c", "r"), node("MaxPool", "r", "v", kernel_shape=[2, 3], dilations=[3, 2], strides=[1, 2])],
+    "a pool whose last window reaches beyond": [
+        node("Relu", "c", "r"),
+        node("MaxPool", "r", "v", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 0, 0, 1], ceil_mode=1),
+    ],
+    "a pool behind a pool": [
+        node("Relu", "c", "r"),
+        node("MaxPool", "r", "p", kernel_shape=[2, 2], strides=[2, 2]),
+        node("MaxPool", "p", "v", kernel_shape=[2, 2]),
+    ],
+    "parts": [*branches("one", "two"), node("Concat", "one two one", "v", axis=1)],
+    "parts that are pooled": [
+        *branches("one", "two"),
+        node("Concat", "one two", "p", axis=-3),
+        node("MaxPool", "p", "v", kernel_shape=[3, 2]),
+    ],
+}
+
+
+def read_in_int8(nodes, *others, outputs=("y",)):
+    """What comes of ``c`` and is called ``v`` goes to a convolution to ``y``."""
+    constants = {"w_one": whole_weights(CHANNELS, CHANNELS), "w_two": -whole_weights(CHANNELS, CHANNELS)}
+    constants |= {f"b_{name}": np.linspace(-300, 100, CHANNELS).astype(np.float32) for name in ("one", "two")}
+    constants["w_grouped"] = floats(CHANNELS, 1, 3, 3)
+    joined = [len(found.input) for found in nodes if found.op_type == "Concat" and found.attribute[0].i in (1, -3)]
+    constants["w_last"] = whole_weights(CHANNELS, CHANNELS * (joined[0] if joined else 1), (2, 2))
+    return build([*nodes, node("Conv", "v w_last"), *others], constants, outputs=outputs)
+
+
+def operators_on(model, kind):
+    """Operators that read values of a type."""
+    shaped = onnx.shape_inference.infer_shapes(model)
+    types = {value.name: value.type.tensor_type.elem_type for value in [*shaped.graph.value_info, *shaped.graph.output]}
+    return {found.op_type for found in model.graph.node if found.input and types.get(found.input[0]) == kind}
+
+
+@pytest.mark.parametrize("nodes", READ_IN_INT8.values(), ids=READ_IN_INT8)
+def test_what_int8_convolutions_alone_read_is_pooled_and_put_together_after_rounding(nodes):
+    """The numbers are those that rounding the floats gives, for which somebody else must ask."""
+    quantized, of_floats = quantize(read_in_int8(nodes)).model, quantize(read_in_int8(nodes, outputs=("y", "v"))).model
+    operators = {found.op_type for found in nodes} - {"Conv", "Relu"}
+    assert operators <= operators_on(quantized, TensorProto.UINT8)
+    assert not operators & operators_on(quantized, TensorProto.FLOAT)
+    assert nodes[-1].op_type not in operators_on(of_floats, TensorProto.UINT8)
+    pixels = whole_pixels()
+    np.testing.assert_array_equal(run(quantized, pixels)[0], run(of_floats, pixels)[0])
+
+
+def test_parts_without_anything_above_zero_are_zeros():
+    model = read_in_int8([*branches("one", "two"), node("Concat", "one two", "v", axis=1)])
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("b_"):
+            tensor.CopyFrom(numpy_helper.from_array(np.full(CHANNELS, -1e6, np.float32), tensor.name))
+    np.testing.assert_array_equal(run(quantize(model).model, whole_pixels())[0], 0)
+
+
+POOL = [node("Relu", "c", "r"), node("MaxPool", "r", "v", kernel_shape=[2, 2], strides=[2, 2])]
+NEED_FLOATS = {
+    "a sum reads it too": (POOL, [node("Add", "v v", "z")]),
+    "a grouped convolution reads it too": (POOL, [node("Conv", "v w_grouped", "z", group=CHANNELS)]),
+    "weights are made of it": (POOL, [node("Conv", "v v", "z")]),
+    "its places are read": ([POOL[0], node("MaxPool", "r", "v i", kernel_shape=[2, 2])], [node("Cast", "i", "z", to=TensorProto.FLOAT)]),
+    "a pool of it is read by a sum": (POOL, [node("MaxPool", "v", "p", kernel_shape=[2, 2]), node("Add", "p p", "z")]),
+    "not all parts are above zero": ([*branches("one"), node("Concat", "one c", "v", axis=1)], []),
+    "parts one below the other": ([*branches("one", "two"), node("Concat", "one two", "v", axis=2)], []),
+}
+
+
+@pytest.mark.parametrize(("nodes", "others"), NEED_FLOATS.values(), ids=NEED_FLOATS)
+def test_what_somebody_needs_as_floats_is_rounded_last(nodes, others):
+    model = read_in_int8(nodes, *others, outputs=("y", "z") if others else ("y",))
+    quantized, pixels = quantize(model).model, whole_pixels()
+    assert nodes[-1].op_type not in operators_on(quantized, TensorProto.UINT8)
+    expected = run(model, pixels)[0]
+    np.testing.assert_allclose(run(quantized, pixels)[0], expected, atol=0.02 * np.abs(expected).max())
