@@ -8,10 +8,12 @@ from typing import Final
 
 import onnx
 import torch
+from onnx_ir.passes import common
 
 from edgeresnet.errors import ExportError
 from edgeresnet.spec import INPUT_NAME, LOGITS, ImageInput
 from edgeresnet.training.pixels import PixelClassifier
+from exporters.strides import skip_needless_strides
 
 # What the exporter of torch 2.9 and later writes without a conversion step.
 OPSET: Final = 20
@@ -55,6 +57,8 @@ def export_fp32(model: PixelClassifier, size: int | ImageInput, output: str = LO
         raise ExportError(f"PyTorch's exporter does not take the network ({_reason(error)})") from error
     if program is None:
         raise ExportError("PyTorch's exporter returned no program")
+    skip_needless_strides(program.model)
+    common.RemoveUnusedNodesPass()(program.model)
     exported = program.model_proto
     onnx.checker.check_model(exported, full_check=True)
     return exported

@@ -1,14 +1,13 @@
 """One room for whoever works on anybody's ONNX file: the graph made plain, and held against the file that the user gave."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-from numpy.typing import NDArray
 from onnx_ir.passes import common
 from onnxscript import optimizer
 from onnxscript.rewriter import RewritePass
@@ -25,6 +24,7 @@ from exporters.parts import find_parts
 from exporters.probes import Probe, generate_probes
 from exporters.proof import Answers, collect_answers, compare_answers
 from exporters.sessions import open_session, run_session
+from exporters.strides import skip_needless_strides
 
 # Folding constants and fusing BatchNorm change the order of float32 sums, which is noise 100 dB below a result and more; units that
 # are small differences of large values have less. Float16 rounds every result by itself, with 66 dB.
@@ -224,7 +224,7 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
         count = len(model.graph.node)
         folded = ir.from_proto(model)
         _fold_known_sizes(folded)
-        _skip_needless_strides(folded)
+        skip_needless_strides(folded)
         optimizer.optimize_ir(folded, input_size_limit=_FOLDED_VALUES, output_size_limit=_FOLDED_VALUES, should_fold=_should_fold)
         common.RemoveUnusedNodesPass()(folded)
         common.RemoveUnusedOpsetsPass()(folded)
@@ -237,37 +237,19 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _fold_known_sizes(model: ir.Model) -> None:
     """A size that is taken out of a shape is constant though the shape's batch is open, which the optimizer only sees in some forms."""
-    for node, producer, numbers in _find_gathers(model, behind="Shape"):
-        shape = None if producer.inputs[0] is None else producer.inputs[0].shape
-        if shape is None:
+    for node in list(model.graph):
+        producer = node.inputs[0].producer() if node.op_type == "Gather" and node.inputs[0] is not None else None
+        if producer is None or producer.op_type != "Shape" or producer.inputs[0] is None or node.inputs[1] is None:
             continue
-        seen = list(shape)[producer.attributes.get_int("start", 0) : producer.attributes.get_int("end", None)]
+        shape, indices = producer.inputs[0].shape, ir.convenience.get_const_tensor(node.inputs[1])
+        if shape is None or indices is None or node.outputs[0].is_graph_output():
+            continue
+        seen, numbers = list(shape)[producer.attributes.get_int("start", 0) : producer.attributes.get_int("end", None)], indices.numpy()
         sizes = [seen[int(index)] for index in numbers.ravel()]
         if all(isinstance(size, int) for size in sizes):
             value = np.array(sizes, np.int64).reshape(numbers.shape)
             name = f"{node.outputs[0].name}_known"
             node.outputs[0].replace_all_uses_with(add_initializer(model.graph, value, name))
-
-
-def _skip_needless_strides(model: ir.Model) -> None:
-    """PyTorch's exporter writes a mean over a map as its numbers in a row, taken out again in their order and shape (as_strided)."""
-    for node, row, numbers in _find_gathers(model, behind="Reshape"):
-        source = row.inputs[0]
-        if source is None or source.shape is None or [*source.shape] != [*numbers.shape]:
-            continue
-        if np.array_equal(numbers.ravel(), np.arange(numbers.size)):
-            node.outputs[0].replace_all_uses_with(source)
-
-
-def _find_gathers(model: ir.Model, *, behind: str) -> Iterator[tuple[ir.Node, ir.Node, NDArray[np.integer[Any]]]]:
-    """Each Gather of constant places behind such an operator, unless it gives an output: itself, the node before it, the places."""
-    for node in list(model.graph):
-        producer = node.inputs[0].producer() if node.op_type == "Gather" and node.inputs[0] is not None else None
-        if producer is None or producer.op_type != behind or node.inputs[1] is None or node.outputs[0].is_graph_output():
-            continue
-        indices = ir.convenience.get_const_tensor(node.inputs[1])
-        if indices is not None:
-            yield node, producer, indices.numpy()
 
 
 def _fuse_hard_swish(model: onnx.ModelProto) -> onnx.ModelProto:
