@@ -84,6 +84,21 @@ class Measured:
     logits: Logits
 
 
+@contextmanager
+def _on_one_core() -> Iterator[None]:
+    """Keep this thread, and what it starts, on one core, and then let it go: the process may have other work to do."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@_on_one_core()
 def make_forms(fp32: Path, pictures: Pixels, values: NDArray[Any], build: Build, options: Sequence[str] = ()) -> dict[str, Made]:
     """Make all forms that can be made, beside an FP32 file; why one cannot is told on stderr.
 
@@ -118,6 +133,7 @@ def make_forms(fp32: Path, pictures: Pixels, values: NDArray[Any], build: Build,
     return made
 
 
+@_on_one_core()
 def measure_forms(fp32: Path, made: Mapping[str, Made], images: NDArray[Any]) -> tuple[Measured, dict[str, Measured]]:
     """Time all forms in turns on one image, and have them answer all images one at a time.
 
@@ -145,7 +161,7 @@ def measure_forms(fp32: Path, made: Mapping[str, Made], images: NDArray[Any]) ->
 
 
 def run_study(names: Iterable[T], measure: Callable[[T], Any], record: Path | None, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Measure one network after another on one core, and write the record after each.
+    """Measure one network after another, and write the record after each; files are made and timed on one core.
 
     Args:
         names: Of the networks.
@@ -158,12 +174,12 @@ def run_study(names: Iterable[T], measure: Callable[[T], Any], record: Path | No
     """
     with _on_one_core():
         head = {"environment": describe_environment(), **facts, "threads": 1}
-        results = _read_results(record, head) if record is not None and record.exists() else {}
-        for name in names:
-            result = asdict(measure(name))
-            results[result["network"]] = result
-            if record is not None:
-                write_text(record, json.dumps({**head, "results": [*results.values()]}, indent=1) + "\n")
+    results = _read_results(record, head) if record is not None and record.exists() else {}
+    for name in names:
+        result = asdict(measure(name))
+        results[result["network"]] = result
+        if record is not None:
+            write_text(record, json.dumps({**head, "results": [*results.values()]}, indent=1) + "\n")
     return [*results.values()]
 
 
@@ -178,20 +194,6 @@ def _read_results(record: Path, head: Mapping[str, Any]) -> dict[str, dict[str, 
 
 def _flat(head: Mapping[str, Any]) -> dict[str, Any]:
     return {**head, **head["environment"], "environment": None}
-
-
-@contextmanager
-def _on_one_core() -> Iterator[None]:
-    """Keep this thread, and what it starts, on one core, and then let it go: the process may have other work to do."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
 
 
 def _load(path: Path) -> Call:

@@ -63,7 +63,9 @@ def quantize_columns(matrix: Floats, *, positions: int = 1, saturation_safe: boo
     """
     largest = np.abs(matrix).max(axis=0)
     if saturation_safe:
-        even, odd = _pairs(matrix)
+        # An odd number of channels may get company, and then other neighbours are a pair in every other position.
+        lonely = len(matrix) // positions % 2
+        even, odd = (matrix[:-1], matrix[1:]) if lonely and len(matrix) > 1 else _pairs(matrix)
         positive, negative = (np.maximum(sign * even, 0) + np.maximum(sign * odd, 0) for sign in (1, -1))
         largest = np.maximum(largest, np.maximum(positive, negative).max(axis=0) * (LIMIT / PAIR_LIMIT))
     scales = np.where(largest > 0, largest / LIMIT, 1).astype(np.float32)

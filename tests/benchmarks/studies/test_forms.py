@@ -2,8 +2,10 @@ import json
 import os
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
+from benchmarks.studies import forms
 from benchmarks.studies.forms import run_study
 from edgeresnet.errors import DataError, EdgeResNetError
 from edgeresnet.machine import affinity_cores
@@ -21,15 +23,30 @@ def measure(network):
     return Found(network, affinity_cores())
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
-def test_a_study_has_one_core_and_gives_the_others_back_even_if_it_fails(tmp_path):
-    before = affinity_cores()
+def test_a_network_that_fails_costs_nothing_of_the_others(tmp_path):
     with pytest.raises(EdgeResNetError):
         run_study(["whole", "broken"], measure, tmp_path / "record.json", {"size": 32})
-    assert affinity_cores() == before
     record = json.loads((tmp_path / "record.json").read_text())
-    assert (record["results"], record["threads"], record["size"]) == ([{"network": "whole", "cores": 1}], 1, 32)
-    assert record["environment"]["cores_allowed"] == 1
+    assert (record["results"], record["threads"], record["size"]) == ([{"network": "whole", "cores": affinity_cores()}], 1, 32)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_forms_are_timed_on_one_core_and_the_others_given_back_even_if_one_fails(tmp_path, monkeypatch):
+    before, seen = affinity_cores(), []
+
+    def call(values):
+        seen.append(affinity_cores())
+        if len(seen) > 50:
+            raise EdgeResNetError("no")
+        return values
+
+    monkeypatch.setattr(forms, "_load", lambda path: call)
+    with pytest.raises(EdgeResNetError):
+        forms.measure_forms(tmp_path / "fp32.onnx", {"static": forms.Made(tmp_path / "static.onnx")}, np.zeros((2, 3), np.float32))
+    assert set(seen) == {1}
+    assert affinity_cores() == before
+    run_study(["whole"], measure, tmp_path / "record.json", {})
+    assert json.loads((tmp_path / "record.json").read_text())["environment"]["cores_allowed"] == 1
 
 
 def test_a_network_that_is_measured_again_takes_its_old_place(tmp_path):

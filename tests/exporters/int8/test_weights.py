@@ -93,3 +93,16 @@ def test_the_loss_by_saturation_is_that_of_a_plain_count(rows, zero_point, value
     ratios = (np.square(lost).mean(0)[power > 0] / power[power > 0]) if (power > 0).any() else np.zeros(1)
     expected = -10 * np.log10(ratios.mean()) if ratios.any() else np.inf
     assert saturation_db(rows, zero_point, values) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("channels", [3, 5])
+def test_neighbours_stay_within_sixteen_bits_when_an_odd_number_of_channels_gets_company(channels):
+    """The image of a stem has a fourth channel in the static form: other weights of its windows are a pair then."""
+    positions = 9
+    matrix = np.random.default_rng(0).uniform(-0.1, 0.1, (positions * channels, 8)).astype(np.float32)
+    matrix[channels : channels + 2] = 1
+    values = quantize_columns(matrix, positions=positions, saturation_safe=True).values.astype(int)
+    as_it_is = np.pad(values, [(0, len(values) % 2), (0, 0)])
+    with_company = np.pad(values.reshape(positions, channels, -1), [(0, 0), (0, 1), (0, 0)]).reshape(-1, values.shape[1])
+    for rows in (as_it_is, with_company):
+        assert 255 * (rows[0::2] + rows[1::2]).max() < 2**15
