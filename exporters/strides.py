@@ -13,7 +13,7 @@ from exporters.sessions import open_session, run_session
 # Places that depend on the number of images are sums and products of it: what holds for these holds for all.
 _BATCHES: Final = (1, 2, 3)
 # What such places are computed with, from the shape of the images.
-_COUNTING: Final = frozenset({"Add", "Cast", "Concat", "Gather", "Mul", "Range", "Reshape", "Squeeze", "Unsqueeze"})
+_COUNTING: Final = frozenset({"Add", "Cast", "Concat", "Gather", "Mul", "Range", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
 
 
 def skip_needless_strides(model: ir.Model) -> None:
@@ -39,8 +39,8 @@ def _count_up(places: ir.Value, sizes: list[Any], model: ir.Model) -> bool:
     constant = ir.convenience.get_const_tensor(places)
     if constant is not None:
         return _is_count(constant.numpy(), sizes)
-    counting = _extract(places, model)
-    if counting is None or not sizes or isinstance(sizes[0], int):
+    counting = _extract(places, model) if sizes and not isinstance(sizes[0], int) else None
+    if counting is None:
         return False
     try:
         session = open_session(counting.SerializeToString())
@@ -58,7 +58,7 @@ def _is_count(numbers: NDArray[Any], sizes: list[Any]) -> bool:
 def _extract(value: ir.Value, model: ir.Model) -> onnx.ModelProto | None:
     """A model that gives a value, of uint8 images; None if it depends on more than their shape, or that is open but for the batch."""
     nodes: set[ir.Node] = set()
-    images: dict[ir.Value, None] = {}
+    images: set[ir.Value] = set()
     constants: dict[str, onnx.TensorProto] = {}
     pending = [value]
     while pending:
@@ -66,14 +66,16 @@ def _extract(value: ir.Value, model: ir.Model) -> onnx.ModelProto | None:
         node, constant = read.producer(), ir.convenience.get_const_tensor(read)
         if constant is not None:
             constants[str(read.name)] = onnx.numpy_helper.from_array(constant.numpy(), read.name)
-        elif read.is_graph_input():
-            images[read] = None
-        elif node is not None and node.op_type in _COUNTING | {"Shape"} and not node.domain:
-            nodes.add(node)
-            pending.extend(other for other in node.inputs if other is not None)
-        else:
+            continue
+        if node is None or node.op_type not in _COUNTING or node.domain:
             return None
-    if len(images) != 1:
+        nodes.add(node)
+        inputs = [other for other in node.inputs if other is not None]
+        if node.op_type == "Shape":
+            images.update(inputs)
+        else:
+            pending.extend(inputs)
+    if len(images) != 1 or not all(value.is_graph_input() for value in images):
         return None
     (image,) = images
     sizes: list[Any] = list(image.shape or ())
