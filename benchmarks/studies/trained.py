@@ -2,7 +2,7 @@
 
 ``pip install 'edgeresnet[litert,export]'``; ``edgeresnet train --recipe benchmarks/records/trained/mobilenet_v2/config.json --network
 torchvision:mobilenet_v2 --image-size 64 --output runs/mobilenet_v2``; then ``python -m benchmarks.studies.trained
-runs/mobilenet_v2/weights.safetensors --emulated 200 --record benchmarks/records/trained.json``. Both take CIFAR-10 from ``--data`` or
+runs/mobilenet_v2/weights.safetensors --emulated 500 --record benchmarks/records/trained.json``. Both take CIFAR-10 from ``--data`` or
 ``EDGERESNET_DATA``.
 """
 

@@ -206,8 +206,7 @@ def _max_pool(layout: Layout, node: ir.Node) -> bool:
         return False
     before, after, name = layout.shape(value), layout.shape(result), f"{name_of(node)}/rows"
     quantized = layout.quantized_rows(value)
-    sides = layout.constant([0, before.height, before.width, before.channels])
-    image = layout.emit("Reshape", [quantized.values, sides], name=f"{name}/image")
+    image = _as_image(layout, quantized.values, before, f"{name}/image")
     turned = layout.emit("Transpose", [image], {"perm": CHANNELS_FIRST}, name=f"{name}/turned")
     settings: Mapping[str, Any] = node.attributes
     pooled = layout.emit("MaxPool", [turned], settings, name=f"{name}/pooled")
@@ -275,8 +274,7 @@ def _resize(layout: Layout, node: ir.Node) -> bool:
         layout.replace(node.outputs[0], resized)
         return True
     before, after, name = plan.before, plan.after, name_of(node)
-    shape = layout.constant([0, before.height, before.width, before.channels])
-    image = layout.emit("Reshape", [layout.rows(first_input(node)), shape], name=f"{name}/image")
+    image = _as_image(layout, layout.rows(first_input(node)), before, f"{name}/image")
     if plan.mode == "nearest":
         down, across = (layout.constant(places, "places") for places in plan.nearest())
         widened = layout.emit("Gather", [image, across], {"axis": 2}, name=f"{name}/widened")
@@ -292,9 +290,7 @@ def _transpose(layout: Layout, node: ir.Node) -> bool:
     """Rows are images with their channels last but for their shape: what turns one into the other need not move a value."""
     value, order = first_input(node), list(node.attributes.get_ints("perm", []))
     if order == CHANNELS_LAST and layout.has_rows(value):
-        shape = layout.shape(value)
-        dimensions = layout.constant([0, shape.height, shape.width, shape.channels])
-        layout.replace(node.outputs[0], layout.emit("Reshape", [layout.rows(value), dimensions], name=name_of(node)))
+        layout.replace(node.outputs[0], _as_image(layout, layout.rows(value), layout.shape(value), name_of(node)))
         return True
     result = ImageShape.of(node.outputs[0])
     if order == CHANNELS_FIRST and result is not None and not layout.has_rows(value) and value.dtype == ir.DataType.FLOAT:
@@ -315,6 +311,11 @@ def _flatten(layout: Layout, node: ir.Node) -> bool:
     flat = layout.emit("Reshape", [layout.rows(value), layout.constant([0, layout.shape(value).channels])], name=name_of(node))
     layout.replace(node.outputs[0], flat)
     return True
+
+
+def _as_image(layout: Layout, rows: ir.Value, shape: ImageShape, name: str) -> ir.Value:
+    """Rows as an image with its channels last."""
+    return layout.emit("Reshape", [rows, layout.constant([0, shape.height, shape.width, shape.channels])], name=name)
 
 
 def _supersede(

@@ -60,18 +60,15 @@ def test_what_layers_read_is_recorded_without_saturation(model, monkeypatch):
         open_session(model.SerializeToString()).get_session_options().get_session_config_entry("session.x64quantprecision")
 
 
-def test_a_layer_whose_zero_point_is_known_beforehand_is_found_too():
+def test_a_layer_whose_zero_point_is_known_beforehand_is_found_too(graphs):
     """It reads parts with nothing below zero: 127 times the same three channels, of the second part."""
     weights = np.zeros((1, 2 * CHANNELS, 1, 1), np.float32)
     weights[0, CHANNELS : CHANNELS + 3] = 127
-    copy = np.eye(CHANNELS, dtype=np.float32)[:, :, None, None]
-    nodes = [helper.make_node("Conv", ["x", "copy"], ["c"]), helper.make_node("Relu", ["c"], ["r"])]
-    nodes += [helper.make_node("Concat", ["r", "r"], ["v"], axis=1), helper.make_node("Conv", ["v", "w"], ["y"])]
-    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", CHANNELS, 2, 2])
-    end = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    tensors = [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(copy, "copy")]
-    graph = helper.make_graph(nodes, "g", [image], [end], tensors)
-    model = onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    tensors = [graphs.tensor("w", weights), graphs.tensor("copy", np.eye(CHANNELS)[:, :, None, None])]
+    nodes = [graphs.conv("x", "copy", "c", pads=[0] * 4), graphs.node("Relu", ["c"], ["r"])]
+    nodes += [graphs.node("Concat", ["r", "r"], ["v"], axis=1), graphs.conv("v", "w", "y", pads=[0] * 4)]
+    inputs, outputs = {"x": (TensorProto.FLOAT, ["n", CHANNELS, 2, 2])}, {"y": (TensorProto.FLOAT, None)}
+    model = onnx.shape_inference.infer_shapes(graphs.model(nodes, tensors, inputs=inputs, outputs=outputs))
     quantized = quantize_dynamic_int8(model).model
     (zero_point,) = [node.input[2] for node in quantized.graph.node if node.name == "y/product"]
     assert zero_point in {tensor.name for tensor in quantized.graph.initializer}

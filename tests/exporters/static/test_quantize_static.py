@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from edgeresnet.errors import ExportError
 from edgeresnet.evaluation import compare_logits, synthetic_images
@@ -59,15 +59,13 @@ def test_no_pair_of_weights_can_saturate(exports):
                 assert 255 * sum(np.maximum(sign * part, 0) for part in pairs).max() < 2**15
 
 
-def test_no_pair_of_weights_can_saturate_that_a_fourth_channel_makes():
+def test_no_pair_of_weights_can_saturate_that_a_fourth_channel_makes(graphs):
     """In the second position of a window the first two of three channels are no pair, of four they are."""
     weights = np.random.default_rng(0).uniform(-0.1, 0.1, (16, 3, 3, 3)).astype(np.float32)
     weights[:, :2, 0, 1] = 1
-    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])]
-    images = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])
-    end = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    graph = helper.make_graph(nodes, "g", [images], [end], [onnx.numpy_helper.from_array(weights, "w")])
-    model = onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    nodes = [graphs.conv("x", "w", "c"), graphs.node("Relu", ["c"], ["y"])]
+    inputs, outputs = {"x": (TensorProto.FLOAT, [1, 3, 8, 8])}, {"y": (TensorProto.FLOAT, None)}
+    model = onnx.shape_inference.infer_shapes(graphs.model(nodes, [graphs.tensor("w", weights)], inputs=inputs, outputs=outputs))
     calls = list(np.random.default_rng(1).uniform(0, 1, (4, 1, 3, 8, 8)).astype(np.float32))
     quantized = StaticForm(model, calls, {}).quantize({}).model
     (stored,) = [onnx.numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer if len(tensor.dims) == 4]
