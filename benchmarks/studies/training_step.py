@@ -7,8 +7,9 @@ import json
 import multiprocessing
 import statistics
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Final
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
 import numpy as np
@@ -20,7 +21,12 @@ from edgeresnet.evaluation import SYNTHETIC_NAME, synthetic_images
 from edgeresnet.images import Pixels
 from edgeresnet.training.process import keep_freed_memory, let_idle_threads_sleep
 
+if TYPE_CHECKING:
+    from edgeresnet.training.config import TrainingConfig
+
 WARM_UP: Final = 2
+# Of the name of a kernel, which may be a template of a thousand characters.
+SHOWN: Final = 80
 # The ways to take a step: as usual, and with one thing left out.
 WAYS: Final[dict[str, dict[str, bool]]] = {
     "usual": {},
@@ -97,6 +103,58 @@ def profile_step(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class KernelProfile:
+    """A training step on a GPU, where the host only starts kernels, most of them as one CUDA graph.
+
+    Attributes:
+        images_per_s: Throughput, without the profiler.
+        kernel_ms: Sum of the times of a step's kernels.
+        kernels: How many there are in a step.
+        shares: Share of the ten most expensive ones in that sum, all with the same name together.
+    """
+
+    images_per_s: float
+    kernel_ms: float
+    kernels: float
+    shares: dict[str, float]
+
+
+def profile_kernels(config: "TrainingConfig", steps: int) -> KernelProfile:
+    """Train for three epochs of ``steps`` steps on generated images on a GPU: to warm up, to be timed, and under PyTorch's profiler."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    from edgeresnet.training.device import choose_device
+    from edgeresnet.training.loop import train
+    from edgeresnet.training.state import EpochRecord, TrainingState
+
+    state = TrainingState.new(config, CIFAR10_LABELS, choose_device("cuda"))
+    images = _label(synthetic_images(config.image_size, steps * config.batch_size))
+    held_out = _label(synthetic_images(config.image_size, 1))
+    profiled = profile(activities=[ProfilerActivity.CUDA])
+
+    def follow(record: EpochRecord) -> None:
+        if record.epoch == config.epochs - 1:
+            profiled.start()
+
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        train(config, state, images, held_out, after_epoch=follow)
+    profiled.stop()
+    kernels = [event for event in profiled.key_averages() if event.device_type.name == "CUDA"]
+    total = sum(event.self_device_time_total for event in kernels)
+    shares: dict[str, float] = {}
+    for event in kernels:
+        name = event.key.split("<")[0].removeprefix("void ")[:SHOWN]
+        shares[name] = shares.get(name, 0.0) + event.self_device_time_total / total
+    return KernelProfile(
+        images_per_s=state.history[-2].images_per_s,
+        kernel_ms=total / 1e3 / steps,
+        kernels=sum(event.count for event in kernels) / steps,
+        shares=dict(sorted(shares.items(), key=lambda item: item[1], reverse=True)[:10]),
+    )
+
+
 def _label(images: Pixels) -> LabelledImages:
     labels = np.arange(len(images)) % len(CIFAR10_LABELS)
     return LabelledImages(images=images, labels=labels, classes=CIFAR10_LABELS, name=SYNTHETIC_NAME)
@@ -112,13 +170,28 @@ def _choose_middle(profiles: list[StepProfile]) -> StepProfile:
     return sorted(profiles, key=lambda profile: profile.images_per_s)[(len(profiles) - 1) // 2]
 
 
+def _record_kernels(recipe: Path, steps: int) -> dict[str, object]:
+    from edgeresnet.training.config import TrainingConfig
+
+    config = replace(TrainingConfig.from_json(recipe.read_bytes()), epochs=3, small_sizes=())
+    return {"environment": describe_environment(), "recipe": asdict(config), **asdict(profile_kernels(config, steps))}
+
+
 @click.command()
 @click.option("--steps", type=click.IntRange(min=1), default=6, show_default=True, help="Steps to take the medians of.")
 @click.option("--batch-size", type=click.IntRange(min=2), default=128, show_default=True)
 @click.option("--amp/--no-amp", default=False, show_default=True, help="bfloat16 autocast, or float32.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Turns of each way.")
-def command(steps: int, batch_size: int, amp: bool, rounds: int) -> None:
+@click.option(
+    "--gpu-recipe",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Profile the kernels of a GPU in steps of this recipe instead, the JSON file of a run's settings.",
+)
+def command(steps: int, batch_size: int, amp: bool, rounds: int, gpu_recipe: Path | None) -> None:
     """Profile steps of the default recipe on the CPU, as usual and in turns without what makes them fast; prints JSON."""
+    if gpu_recipe:
+        click.echo(json.dumps(_record_kernels(gpu_recipe, steps), indent=1))
+        return
     profiles: dict[str, list[StepProfile]] = {name: [] for name in WAYS}
     for _ in range(rounds):
         for name, way in WAYS.items():

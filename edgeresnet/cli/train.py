@@ -22,6 +22,7 @@ Examples:
   edgeresnet train --data my-images --resume --output runs/mine
   edgeresnet train --data my-images --init bundled --lr 0.02 --epochs 10 --output runs/tuned
   edgeresnet train --data my-images --network torchvision:mobilenet_v3_small --image-size 96 --init mobilenet_v3_small.pth
+  edgeresnet train --data my-images --network timm:mobilenetv3_small_100 --teacher runs/large/weights.safetensors
   torchrun --nproc-per-node 4 -m edgeresnet train --data cifar10 --output runs/four
 """
 
@@ -53,6 +54,14 @@ Examples:
     help="Weights to begin with, from here or a state dictionary from anywhere; their head is kept if it is for the same classes. "
     "[default: fresh weights]",
 )
+@click.option(
+    "--teacher",
+    type=EXISTING_FILE,
+    metavar="FILE",
+    help="Weights of a larger network for the same classes, whose answers to the same images are learned as well (knowledge distillation). "
+    "[default: labels alone]",
+)
+@click.option("--teacher-network", metavar="NAME", help="What network they are of, where the file does not say or it is one of your own.")
 @click.option("--epochs", type=int, help="Passes over the images. [default: 30]")
 @click.option("--batch-size", type=int, help="Images per step, of all processes together. [default: 128]")
 @click.option("--lr", type=float, help="Peak learning rate. [default: 0.1]")
@@ -80,6 +89,8 @@ def command(
     resume: bool,
     recipe: Path | None,
     init: str | None,
+    teacher: Path | None,
+    teacher_network: str | None,
     device: str,
     winograd: bool | None,
     **settings: Any,
@@ -94,6 +105,8 @@ def command(
         raise click.UsageError("--data is missing: where are the images?")
     if resume and (given or recipe or init):
         raise click.UsageError("--resume takes the settings from the run itself: leave --recipe, --init and the other settings out")
+    if teacher_network and not teacher:
+        raise click.UsageError("--teacher-network says what network the weights of --teacher are of: name those, too")
     keep_freed_memory()
     let_idle_threads_sleep()
     with needing("train"):
@@ -123,6 +136,8 @@ def command(
             winograd=winograd,
             init=beginning,
             network=network,
+            teacher=teacher,
+            teacher_network=teacher_network,
             workers=workers,
             report=note,
             track=track,
@@ -130,7 +145,8 @@ def command(
     if not workers.is_first:
         return
     if result.weights is None:
-        named = f" --network {network}" if network else ""
+        again = {"--network": network, "--teacher": teacher, "--teacher-network": teacher_network}
+        named = "".join(f" {option} {value}" for option, value in again.items() if value)
         resuming = f"edgeresnet train --data {data} --output {output} --resume{named}"
         note(f"stopped after {result.epochs_done} epochs and saved; go on with: {resuming}")
         raise click.Abort

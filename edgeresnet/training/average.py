@@ -15,7 +15,7 @@ from edgeresnet.progress import Track, silent
 from edgeresnet.spec import Accuracy
 from edgeresnet.training.delivery import deliver
 from edgeresnet.training.loop import Evaluation, evaluate
-from edgeresnet.training.norms import estimate_norms
+from edgeresnet.training.norms import renew_norms
 from edgeresnet.training.weights import TrainedNetwork, load_weights
 
 
@@ -87,7 +87,7 @@ def average_weights(
 
     members = tuple(measure(str(path), trained.model.network) for path, trained in zip(sources, networks, strict=True))
     mean = _average(networks)
-    estimate_norms(mean, training.images, preprocessing, track=track)
+    renew_norms(mean, training.images, held_out, preprocessing, report=report, track=track)
     average = measure("average", mean)
     if not average.loss < min(member.loss for member in members):
         raise CheckpointError(

@@ -59,6 +59,24 @@ def begin(
     return state
 
 
+def name_teacher(config: TrainingConfig, sha256: str, *, goes_on: bool) -> TrainingConfig:
+    """Settings that name the weights of the network that a run learns from as well.
+
+    Args:
+        config: The settings.
+        sha256: Of the file that was given; empty without one.
+        goes_on: Whether they are those of a run that has begun.
+
+    Raises:
+        CheckpointError: If they name another file already, or the run began without one.
+    """
+    if config.teacher_sha256 not in ("", sha256):
+        raise CheckpointError(f"the run learns from the weights with SHA-256 {config.teacher_sha256} as well: give that file (--teacher)")
+    if goes_on and config.teacher_sha256 != sha256:
+        raise CheckpointError("the run began without a teacher; fix: leave --teacher out, or begin another run")
+    return replace(config, teacher_sha256=sha256)
+
+
 def name_beginning(config: TrainingConfig, beginning: StateFile | None) -> TrainingConfig:
     """Settings that name the weights a run begins with.
 

@@ -39,8 +39,11 @@ class TrainingConfig:
             ``image_size``. An epoch at half the size costs a quarter of the time.
         validation_fraction: Part of every class that is held out of training and measured after each epoch.
         seed: Decides the initial weights, the order and the augmentation.
+        distillation_share: Of the loss, where there is a teacher, what its answers count; the rest is the labels'.
+        distillation_temperature: Divides the logits of both, so that unlikely classes count.
         amp: bfloat16 autocast.
         init_sha256: Checksum of the weights file that the run begins with; empty for fresh weights.
+        teacher_sha256: Checksum of the weights file of the network that the run learns from as well; empty for labels alone.
     """
 
     network: str = NETWORK
@@ -57,12 +60,15 @@ class TrainingConfig:
     cutout: int = 8
     trivial_augment: bool = False
     cutmix: float = 0.0
+    distillation_share: float = 0.9
+    distillation_temperature: float = 2.0
     image_size: int = CIFAR10_SIZE
     small_sizes: tuple[tuple[int, int], ...] = ()
     validation_fraction: float = 0.05
     seed: int = 0
     amp: bool = False
     init_sha256: str = ""
+    teacher_sha256: str = ""
 
     def __post_init__(self) -> None:
         def require(holds: bool, what: str) -> None:
@@ -88,6 +94,8 @@ class TrainingConfig:
         )
         require(self.cutout >= 0, f"cutout must not be negative, not {self.cutout}")
         require(0 <= self.cutmix <= 1, f"cutmix must be in [0, 1], not {self.cutmix}")
+        require(0 < self.distillation_share <= 1, f"distillation_share must be in (0, 1], not {self.distillation_share}")
+        require(self.distillation_temperature > 0, f"distillation_temperature must be positive, not {self.distillation_temperature}")
         require(
             sum(count for count, _ in self.small_sizes) < self.epochs and all(count >= 1 for count, _ in self.small_sizes),
             f"the stages at small sizes {self.small_sizes} must leave at least one of {self.epochs} epochs for {self.image_size}",

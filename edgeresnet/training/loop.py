@@ -25,7 +25,7 @@ from edgeresnet.training.augmentation import (
     normalize,
 )
 from edgeresnet.training.config import TrainingConfig
-from edgeresnet.training.pixels import take_logits
+from edgeresnet.training.pixels import PixelClassifier, take_logits
 from edgeresnet.training.state import EpochRecord, TrainingState
 from edgeresnet.training.step import PREPARE, Batch, Step
 from edgeresnet.training.workers import Workers
@@ -56,6 +56,7 @@ def train(
     *,
     after_epoch: Callable[[EpochRecord], None],
     stop: Callable[[], bool] = lambda: False,
+    teacher: PixelClassifier | None = None,
     workers: Workers = ALONE,
     track: Track = silent,
 ) -> None:
@@ -67,6 +68,7 @@ def train(
         training: Images to learn from.
         validation: Images that are held out.
         stop: Asked after every step; the state can then be saved, and the run resumed exactly.
+        teacher: Whose answers the network learns as well, on the same device.
         after_epoch: Called with the record of each finished epoch, which is in ``state.history`` already, in the first process.
         workers: The processes that share the work; their number divides a batch.
         track: Progress reporter of the steps of an epoch.
@@ -77,7 +79,8 @@ def train(
     device = next(state.network.parameters()).device
     statistics = normalization(state.preprocessing, device)
     fill = (statistics[0] * 255).round().to(torch.uint8)
-    step = Step(config, state, workers.wrap(state.network), statistics, as_graph=device.type == "cuda" and workers.count == 1)
+    as_graph = device.type == "cuda" and workers.count == 1
+    step = Step(config, state, workers.wrap(state.network), statistics, as_graph=as_graph, teacher=teacher)
     images, labels = move_data(training, device)
     steps_per_epoch = len(training) // config.batch_size or 1
     steps = config.epochs * steps_per_epoch

@@ -1,19 +1,59 @@
 """Statistics of BatchNorm layers, for weights that no training step has used."""
 
+import copy
+from collections.abc import Callable
 from typing import Final
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from edgeresnet.datasets import LabelledImages
 from edgeresnet.evaluation import images_at_once
 from edgeresnet.images import Pixels
 from edgeresnet.preprocessing import Preprocessing
 from edgeresnet.progress import Track, silent
 from edgeresnet.training.augmentation import normalization, normalize
+from edgeresnet.training.loop import evaluate
 
 IMAGES: Final = 4096
 BATCH: Final = 128
+
+
+def renew_norms(
+    network: nn.Module,
+    images: Pixels,
+    validation: LabelledImages,
+    preprocessing: Preprocessing,
+    *,
+    report: Callable[[str], None] = lambda line: None,
+    track: Track = silent,
+) -> None:
+    """Estimate the statistics anew, in place, if the loss on held-out images is no larger with them.
+
+    On 1,000 images that were held out, the CIFAR ResNet-18 of a run with cutout went from a loss of 0.393 to 0.377 by that, from 87.8 %
+    to 88.4 %; that of a run without cutout from 0.392 to 0.384, from 88.2 % to 87.9 %. But that of a run with TrivialAugment and CutMix,
+    which has seen few images that were whole, went from 0.197 to 0.286, from 93.6 % to 90.9 %.
+
+    Args:
+        network: Normalized float in, logits out; in eval mode afterwards.
+        images: As ``estimate_norms`` takes them.
+        validation: Images that were held out.
+        preprocessing: Of the network.
+        report: Receives a line of text.
+        track: Progress reporter.
+    """
+    before, trained = evaluate(network, validation, preprocessing, track=track), copy.deepcopy(network.state_dict())
+    if not estimate_norms(network, images, preprocessing, track=track):
+        return
+    after = evaluate(network, validation, preprocessing, track=track)
+    is_worse = after.loss > before.loss
+    if is_worse:
+        network.load_state_dict(trained)
+    report(
+        f"normalization estimated anew: the held-out loss goes from {before.loss:.4f} to {after.loss:.4f}, top-1 from {before.top1:.2%} to "
+        f"{after.top1:.2%}: {'left as it was' if is_worse else 'taken'}"
+    )
 
 
 @torch.no_grad()
@@ -21,8 +61,7 @@ def estimate_norms(network: nn.Module, images: Pixels, preprocessing: Preprocess
     """Estimate the statistics anew, in place, from training images as the network will meet them: not augmented.
 
     What training leaves behind follows augmented images, and averaged weights need statistics of their own (Izmailov et al.,
-    arXiv:1803.05407). On 1,000 images that were held out, the CIFAR ResNet-18 of a run with cutout went from a loss of 0.393 to
-    0.377 by that, from 87.8 % to 88.4 %; that of a run without cutout from 0.392 to 0.384, from 88.2 % to 87.9 %.
+    arXiv:1803.05407).
 
     Args:
         network: Normalized float in, logits out; in eval mode afterwards. All but its norms is so from the start: dropout would

@@ -20,17 +20,18 @@ from edgeresnet.errors import CheckpointError, CompilerError, DataError, Provide
 from edgeresnet.files import replacing, write_text
 from edgeresnet.progress import Track, silent
 from edgeresnet.spec import Accuracy
-from edgeresnet.training.beginning import begin, name_beginning, try_sizes
+from edgeresnet.training.beginning import begin, name_beginning, name_teacher, try_sizes
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.delivery import deliver
 from edgeresnet.training.device import has_matrix_unit
-from edgeresnet.training.loop import ALONE, evaluate, train
+from edgeresnet.training.distillation import place_teacher
+from edgeresnet.training.loop import ALONE, train
 from edgeresnet.training.networks import find_network
-from edgeresnet.training.norms import estimate_norms
+from edgeresnet.training.norms import renew_norms
 from edgeresnet.training.outliers import silence_outliers
 from edgeresnet.training.state import EpochRecord, TrainingState
 from edgeresnet.training.states import read_state
-from edgeresnet.training.weights import describe_network
+from edgeresnet.training.weights import describe_network, load_weights
 from edgeresnet.training.winograd import use_winograd
 from edgeresnet.training.workers import Workers
 
@@ -72,6 +73,8 @@ def run_training(
     winograd: bool | None = None,
     init: Path | None = None,
     network: str | None = None,
+    teacher: Path | None = None,
+    teacher_network: str | None = None,
     workers: Workers = ALONE,
     report: Callable[[str], None] = lambda line: None,
     track: Track = silent,
@@ -92,6 +95,8 @@ def run_training(
             and pays.
         init: Weights that a new run begins with, anybody's; their head is kept if it is for the same classes. Fresh weights if None.
         network: What the user names, to resume a run of a network of his own: no file can have that imported.
+        teacher: Weights of a network whose answers to the same images are learned as well; a run that goes on needs them again.
+        teacher_network: What the user names, where the file does not say what network it is, or it is one of his own.
         workers: The processes that share the work: all of them call this; the first one writes the files and reports.
         report: Receives a line of text for each noteworthy event.
         track: Progress reporter.
@@ -100,7 +105,8 @@ def run_training(
         DataError: If the data cannot be used, or its test split has other classes than the training split.
         TrainingError: If the loss is no number any more.
         CheckpointError: If there is a run in the folder already (new runs), or none (resuming), or it is of other images, or
-            ``init`` is not a weights file, not of this network, or not the one that the settings name.
+            ``init`` is not a weights file, not of this network, or not the one that the settings name; or the teacher is not the one
+            that they name, or tells other classes apart or takes images of another size.
         NetworkError: If there is no such network, or it does not take images of the sizes that the settings name.
         MissingExtraError: If it is timm's and timm is not installed.
         CompilerError: If ``winograd`` was asked for and there is no compiler for it.
@@ -115,6 +121,8 @@ def run_training(
         raise CheckpointError(f"{output}: holds a run already; resume it (--resume) or choose another folder")
     else:
         config = name_beginning(config, beginning)
+    taught = load_weights(teacher, teacher_network) if teacher else None
+    config = name_teacher(config, taught.spec.checkpoint_sha256 if taught else "", goes_on=state is not None)
     blueprint = find_network(config.network)
     preprocessing = blueprint.preprocess((config.image_size, config.image_size), "")
     try_sizes(blueprint, config, preprocessing)
@@ -129,6 +137,7 @@ def run_training(
         state.data = content
     _check_same_data(state, images.classes, content, state_path)
     check_test_classes(data, images.classes)
+    answering = place_teacher(taught, config, images.classes, device) if taught else None
     _check_division(config, training, workers)
     if not workers.is_first:
         report, track = _say_nothing, silent
@@ -147,6 +156,7 @@ def run_training(
             *(config, state, training, validation),
             after_epoch=lambda record: diary.write(state, record),
             stop=stop.is_set,
+            teacher=answering,
             workers=workers,
             track=track,
         )
@@ -157,8 +167,7 @@ def run_training(
             return TrainingResult(finished=False, epochs_done=epochs_done)
     if not workers.is_first:
         return TrainingResult(finished=True, epochs_done=epochs_done)
-    if estimate_norms(state.average, training.images, preprocessing, track=track):
-        report(f"normalization estimated anew  validation {evaluate(state.average, validation, preprocessing).top1:.2%}")
+    renew_norms(state.average, training.images, validation, preprocessing, report=report, track=track)
     silence_outliers(state.average, training.images, validation, preprocessing, report=report, track=track)
     weights = output / WEIGHTS_FILE
     spec = describe_network(blueprint, state.classes, preprocessing)

@@ -10,7 +10,8 @@ from torch.profiler import record_function
 
 from edgeresnet.training.augmentation import normalize
 from edgeresnet.training.config import TrainingConfig
-from edgeresnet.training.pixels import take_logits
+from edgeresnet.training.distillation import distillation_loss
+from edgeresnet.training.pixels import PixelClassifier, take_logits
 from edgeresnet.training.state import TrainingState
 
 # The parts of a step, under which it appears in torch.profiler.
@@ -48,13 +49,21 @@ class Step:
         state: Where the run stands; advanced in place.
         network: That of the state, wrapped where several processes train it.
         statistics: Mean and standard deviation, as ``augmentation.normalization`` gives them.
+        teacher: Whose answers to the same images the network learns as well, on the same device; None for labels alone.
         as_graph: Whether to capture. Takes a GPU, and one process.
     """
 
     def __init__(
-        self, config: TrainingConfig, state: TrainingState, network: nn.Module, statistics: tuple[Tensor, Tensor], *, as_graph: bool
+        self,
+        config: TrainingConfig,
+        state: TrainingState,
+        network: nn.Module,
+        statistics: tuple[Tensor, Tensor],
+        *,
+        as_graph: bool,
+        teacher: PixelClassifier | None = None,
     ) -> None:
-        self._config, self._state, self._network, self._statistics = config, state, network, statistics
+        self._config, self._state, self._network, self._statistics, self._teacher = config, state, network, statistics, teacher
         self._as_graph = as_graph
         self._captured: _Captured | None = None
         self._warm, self._size = 0, 0
@@ -101,6 +110,11 @@ class Step:
             logits = logits.float()
             loss = share * functional.cross_entropy(logits, own, label_smoothing=smoothing)
             loss = loss + (1 - share) * functional.cross_entropy(logits, others, label_smoothing=smoothing)
+            if self._teacher is not None:
+                with torch.no_grad(), arithmetic:
+                    answers = self._teacher(images)
+                taught = distillation_loss(logits, answers.float(), self._config.distillation_temperature)
+                loss = torch.lerp(loss, taught, self._config.distillation_share)
         with record_function(BACKWARD):
             loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
             with arithmetic:

@@ -1,9 +1,12 @@
 import json
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from benchmarks.studies.training_step import command
+from edgeresnet.errors import ProviderError
+from edgeresnet.training.config import TrainingConfig
 
 
 def test_a_step_is_profiled_by_its_parts_with_and_without_what_makes_it_fast():
@@ -23,3 +26,11 @@ def test_a_step_is_profiled_by_its_parts_with_and_without_what_makes_it_fast():
         way: pytest.approx(record["usual"]["images_per_s"] / record[way]["images_per_s"])
         for way in ("pytorch_convolutions", "memory_handed_back", "threads_spin")
     }
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_kernels_are_profiled_on_a_gpu_alone(tmp_path):
+    (tmp_path / "recipe.json").write_text(TrainingConfig().to_json())
+    result = CliRunner().invoke(command, ["--gpu-recipe", str(tmp_path / "recipe.json")])
+    assert isinstance(result.exception, ProviderError)
+    assert "'cuda' was asked for" in str(result.exception)

@@ -301,6 +301,8 @@ TESTED = {
         "--resume",
         "--recipe",
         "--init",
+        "--teacher",
+        "--teacher-network",
         "--network",
         *SETTINGS_OF_TRAINING,
         "--device",

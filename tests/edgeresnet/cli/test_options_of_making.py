@@ -136,6 +136,18 @@ def test_a_run_begins_where_it_was_told_to(run_cli, door, files):
     assert (config, output) == (None, files["out"])
 
 
+def test_a_run_learns_from_the_teacher_that_was_named(run_cli, door, files):
+    for given, expected in (
+        ((), (None, None)),
+        (("--teacher", files["weights"]), (files["weights"], None)),
+        (("--teacher", files["weights"], "--teacher-network", "mine:Net", "--resume"), (files["weights"], "mine:Net")),
+    ):
+        _, named = train(run_cli, door, "--data", files["data"], *given)
+        assert (named["teacher"], named["teacher_network"]) == expected
+    refused = run_cli("train", "--data", files["data"], "--teacher-network", "mine:Net")
+    assert "name those, too" in refused.err
+
+
 def test_a_run_is_on_the_device_that_was_named(run_cli, door, files):
     choosing = door("edgeresnet.training.device.choose_device")
     run_cli("train", "--data", files["data"], "--device", "cuda:1")

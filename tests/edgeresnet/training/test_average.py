@@ -50,8 +50,8 @@ def test_the_average_is_better_than_its_parts_and_knows_its_accuracy(trained, pa
     target = tmp_path / "average.safetensors"
     result = average_weights(pair, image_folder, target, validation_fraction=HELD_OUT, report=lines.append)
     assert result.average.loss < min(member.loss for member in result.members)
-    assert [line.split(":")[0] for line in lines] == [str(pair[0]), str(pair[1]), "average"]
-    assert all(line.endswith("on 10 held-out images") for line in lines)
+    assert [line.split(":")[0] for line in lines] == [str(pair[0]), str(pair[1]), "normalization estimated anew", "average"]
+    assert [line.endswith("on 10 held-out images") for line in lines] == [True, True, False, True]
     averaged, expected = load_weights(target), load_weights(trained).model.network.state_dict()
     for name, value in averaged.model.network.state_dict().items():
         if value.is_floating_point() and "running" not in name:
@@ -80,9 +80,12 @@ def test_weights_and_data_must_belong_together(trained, image_folder, tmp_path):
 
 
 def test_an_average_that_is_better_than_one_part_alone_is_not_written(trained, pair, image_folder, tmp_path):
+    near, part = load_weights(trained), load_weights(pair[0]).model.network.state_dict()
+    state = near.model.network.state_dict()
+    save_weights(tmp_path / "far", {name: value + 3 * (part[name] - value) for name, value in state.items()}, near.spec)
     target = tmp_path / "average.safetensors"
     with pytest.raises(CheckpointError, match="no better than its parts"):
-        average_weights([trained, trained, pair[0]], image_folder, target, validation_fraction=HELD_OUT)
+        average_weights([trained, trained, tmp_path / "far"], image_folder, target, validation_fraction=HELD_OUT)
     assert not target.exists()
 
 

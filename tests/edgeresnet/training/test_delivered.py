@@ -234,13 +234,14 @@ def estimate_by_hand(network, images):
     return network.eval()
 
 
-def test_delivered_are_the_averaged_weights_with_statistics_of_their_own(finished, data):
-    training, _ = hold_out(read_split(data, "train", size=SIZE), CONFIG.validation_fraction)
-    expected = estimate_by_hand(finished.state.average, training.images)
+def test_delivered_are_the_averaged_weights_with_the_statistics_that_suit_held_out_images(finished, data):
+    training, validation = hold_out(read_split(data, "train", size=SIZE), CONFIG.validation_fraction)
+    candidates = [finished.state.average, estimate_by_hand(finished.state.average, training.images)]
+    expected, other = sorted(candidates, key=lambda network: evaluate(network, validation, PREPROCESSING).loss)
     delivered = load_weights(finished.result.weights).model.network
     assert distance(delivered, expected) < 4e-3  # half precision alone is 3e-3 of a norm
-    for other in (finished.state.average, estimate_by_hand(finished.state.network, training.images)):
-        assert distance(delivered, other) > 2e-2
+    for wrong in (other, finished.state.network, estimate_by_hand(finished.state.network, training.images)):
+        assert distance(delivered, wrong) > 2e-2
 
 
 def test_the_accuracy_is_that_of_the_file_on_the_whole_test_split(finished, data):
@@ -293,7 +294,8 @@ def test_a_run_silences_useless_outliers_by_the_loss_on_held_out_images(data, ov
     assert line.endswith("silenced")
     training, validation = hold_out(read_split(data, "train", size=SIZE), STILL.validation_fraction)
     average = TrainingState.load(tmp_path / "state.pt", CPU)[0].average
-    estimate_norms(average, training.images, PREPROCESSING)
+    if any(line.startswith("normalization") and line.endswith("taken") for line in lines):
+        estimate_norms(average, training.images, PREPROCESSING)
     told = float(re.search(r"goes from ([\d.]+) to", line).group(1))
     assert told == pytest.approx(evaluate(average, validation, PREPROCESSING).loss, abs=1e-3)
     assert abs(told - evaluate(average, training, PREPROCESSING).loss) > 5e-3

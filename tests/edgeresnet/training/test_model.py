@@ -5,7 +5,7 @@ from safetensors.torch import load_file, save_file
 
 from edgeresnet.errors import CheckpointError
 from edgeresnet.evaluation import synthetic_images
-from edgeresnet.training.model import build_resnet18
+from edgeresnet.training.model import build_resnet18, build_wide_resnet18
 from edgeresnet.training.weights import load_weights
 
 
@@ -18,6 +18,15 @@ def test_it_is_the_resnet18_of_the_cifar_literature():
     network.eval()(torch.zeros(1, 3, 32, 32))
     assert shapes == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
     assert build_resnet18(37).fc.out_features == 37
+
+
+def test_the_wide_one_has_twice_the_channels_behind_the_stem():
+    network = build_wide_resnet18(10)
+    assert sum(p.numel() for p in network.parameters()) == 44_595_786
+    stages = network.layer1, network.layer2, network.layer3, network.layer4
+    assert [stage[-1].conv2.out_channels for stage in stages] == [128, 256, 512, 1024]
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert not network.layer4[1].bn2.weight.any()
 
 
 def test_raw_pixels_are_normalized_inside(weights):
