@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edgeresnet.checkpoints import explain
 from edgeresnet.errors import ModelFormatError, ModelNotFoundError
 
 # ModelProto
@@ -101,7 +102,7 @@ def read_model_file(path: Path) -> ModelFile:
     try:
         return parse_model(content)
     except ModelFormatError as error:
-        raise ModelFormatError(f"{path}: {error}") from error
+        raise ModelFormatError(f"{path}: {explain(path, error)}") from error
 
 
 def parse_model(content: bytes) -> ModelFile:

@@ -12,14 +12,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from edgeresnet.checkpoints import is_pickle
 from edgeresnet.errors import CheckpointError
 from edgeresnet.training.networks import Blueprint
 from edgeresnet.training.pixels import first_line
 
-# A safetensors file begins with the length of its header in 8 bytes, and the header is a JSON object.
-SAFETENSORS_HEADER: Final = slice(8, 9)
-# A zip archive and a plain pickle: what torch.save writes today and wrote before.
-PICKLE_STARTS: Final = (b"PK\x03\x04", b"\x80")
 # Under these training scripts keep the state dictionary among other things, and these they put before its names: those of
 # DistributedDataParallel, torch.compile, and of modules that hold the network as an attribute.
 NESTS: Final = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module", "weights", "params")
@@ -58,7 +55,7 @@ def read_state(path: Path) -> StateFile:
         raise CheckpointError(f"{path}: no such weights file")
     content = path.read_bytes()
     metadata: dict[str, str] = {}
-    if content.startswith(PICKLE_STARTS) and content[SAFETENSORS_HEADER] != b"{":
+    if is_pickle(content):
         tensors = _strip_prefixes(_find_tensors(path, _unpickle(path)))
     else:
         tensors, metadata = _read_safetensors(path)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import onnx
 
+from edgeresnet.checkpoints import explain
 from edgeresnet.errors import ModelFormatError, ModelNotFoundError
 
 # Protobuf's own limit, of a file and of a message.
@@ -26,7 +27,7 @@ def read_model(path: Path) -> onnx.ModelProto:
         model = onnx.load(path, load_external_data=False)
     # Protobuf's DecodeError, whose class depends on the implementation.
     except Exception as error:
-        raise ModelFormatError(f"{path}: not a valid ONNX model ({_first_line(error)})") from error
+        raise ModelFormatError(f"{path}: not a valid ONNX model ({explain(path, _first_line(error))})") from error
     if not model.graph.node:
         raise ModelFormatError(f"{path}: not a valid ONNX model (its graph has no nodes)")
     _read_side_files(model, path)

@@ -1,13 +1,17 @@
+import re
 from collections import Counter
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from edgeresnet.errors import ModelFormatError, ModelNotFoundError
 from edgeresnet.modelfile import parse_model, read_model_file
+from exporters.foreign.reading import read_model
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -36,6 +40,17 @@ def test_external_data_is_noticed(tmp_path):
 def test_what_is_no_model_is_refused(content):
     with pytest.raises(ModelFormatError, match="not an ONNX model"):
         parse_model(content)
+
+
+def test_weights_in_place_of_a_model_are_known_as_such(weights, tmp_path):
+    state = load_file(weights)
+    torch.save(state, tmp_path / "new.pt")
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for path in (weights, tmp_path / "new.pt", tmp_path / "old.pt"):
+        hint = re.escape(f"it looks like weights; fix: `edgeresnet export {path}` makes models of them")
+        for read in (read_model_file, read_model):
+            with pytest.raises(ModelFormatError, match=hint):
+                read(path)
 
 
 def test_a_cut_model_is_refused_wherever_it_is_cut(exports):
