@@ -559,7 +559,7 @@ def test_the_answers_of_trained_networks_on_other_processors_are_the_records(nam
     assert all(result["forms"]["static"]["emulated"]["AVX2 without VNNI"]["sqnr_db"] is None for result in results)
     for form in forms:
         for found in form["emulated"].values():
-            assert found["agreement"] == 1 or found["sqnr_db"] > form["sqnr_db"]
+            assert found["agreement"] == 1 or found["sqnr_db"] > form["sqnr_db"] - 1
 
 
 def test_the_few_images_that_a_static_form_cuts_off_are_the_records():
