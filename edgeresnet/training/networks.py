@@ -74,13 +74,14 @@ def find_network(name: str) -> Blueprint:
     return _find_own(name, source, rest)
 
 
-def find_stored(architecture: str, named: str | None, where: str) -> Blueprint:
+def find_stored(architecture: str, named: str | None, where: str, *, option: str = "--network") -> Blueprint:
     """Find the network that a file says it holds. A file never makes us import a module: the user must have named it.
 
     Args:
         architecture: What the file says.
         named: What the user named, or None.
         where: What a complaint calls the file.
+        option: With which the user names it.
 
     Raises:
         CheckpointError: If the user named another network, or none and it is one that has to be named.
@@ -88,13 +89,13 @@ def find_stored(architecture: str, named: str | None, where: str) -> Blueprint:
         MissingExtraError: Likewise.
     """
     if named is not None and canonical(named) != architecture:
-        raise CheckpointError(f"{where}: holds {architecture!r}, not {named!r}; fix: leave --network out, or name another file")
+        raise CheckpointError(f"{where}: holds {architecture!r}, not {named!r}; fix: leave {option} out, or name another file")
     if named is None and architecture != ARCHITECTURE:
         source, _, rest = architecture.partition(":")
         if rest and source not in PREFIXES:
             raise CheckpointError(
                 f"{where}: holds {architecture!r}, which no file can make this program import; fix: if that is code of yours, name it "
-                f"with --network {architecture}"
+                f"with {option} {architecture}"
             )
         if not rest:
             raise CheckpointError(f"{where}: holds a {architecture!r}, which this release does not know; fix: upgrade edgeresnet")

@@ -24,14 +24,14 @@ from edgeresnet.training.beginning import begin, name_beginning, name_teacher, t
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.delivery import deliver
 from edgeresnet.training.device import has_matrix_unit
-from edgeresnet.training.distillation import place_teacher
+from edgeresnet.training.distillation import read_teacher
 from edgeresnet.training.loop import ALONE, train
 from edgeresnet.training.networks import find_network
 from edgeresnet.training.norms import renew_norms
 from edgeresnet.training.outliers import silence_outliers
 from edgeresnet.training.state import EpochRecord, TrainingState
 from edgeresnet.training.states import read_state
-from edgeresnet.training.weights import describe_network, load_weights
+from edgeresnet.training.weights import describe_network
 from edgeresnet.training.winograd import use_winograd
 from edgeresnet.training.workers import Workers
 
@@ -121,8 +121,7 @@ def run_training(
         raise CheckpointError(f"{output}: holds a run already; resume it (--resume) or choose another folder")
     else:
         config = name_beginning(config, beginning)
-    taught = load_weights(teacher, teacher_network) if teacher else None
-    config = name_teacher(config, taught.spec.checkpoint_sha256 if taught else "", goes_on=state is not None)
+    config = name_teacher(config, read_state(teacher).sha256 if teacher else "", goes_on=state is not None)
     blueprint = find_network(config.network)
     preprocessing = blueprint.preprocess((config.image_size, config.image_size), "")
     try_sizes(blueprint, config, preprocessing)
@@ -137,7 +136,7 @@ def run_training(
         state.data = content
     _check_same_data(state, images.classes, content, state_path)
     check_test_classes(data, images.classes)
-    answering = place_teacher(taught, config, images.classes, device) if taught else None
+    answering = read_teacher(teacher, teacher_network, config, images.classes, device) if teacher else None
     _check_division(config, training, workers)
     if not workers.is_first:
         report, track = _say_nothing, silent

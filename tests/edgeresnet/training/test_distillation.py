@@ -13,7 +13,7 @@ from edgeresnet.datasets import read_split
 from edgeresnet.errors import CheckpointError
 from edgeresnet.training.augmentation import normalization
 from edgeresnet.training.config import TrainingConfig
-from edgeresnet.training.distillation import distillation_loss, place_teacher
+from edgeresnet.training.distillation import distillation_loss, read_teacher
 from edgeresnet.training.run import run_training
 from edgeresnet.training.state import TrainingState
 from edgeresnet.training.step import Batch, Step
@@ -72,7 +72,7 @@ def test_a_step_weighs_labels_and_answers(teacher, share):
     batch = Batch(
         torch.randint(0, 256, (8, SIZE, SIZE, 3), generator=generator, dtype=torch.uint8), *torch.zeros(2, 8, dtype=torch.int64), 1.0
     )
-    model = place_teacher(load_weights(teacher), config, ("green", "red"), CPU)
+    model = read_teacher(teacher, None, config, ("green", "red"), CPU)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     losses = {}
     for name, given in (("labels", None), ("both", model)):
@@ -125,7 +125,7 @@ def test_an_interrupted_run_resumes_exactly_with_its_teacher_and_not_without(lea
 
 def test_a_teacher_has_to_fit_the_run(learned, teacher, image_folder, tmp_path):
     trained = load_weights(teacher)
-    with pytest.raises(CheckpointError, match="takes images of 32 x 32, the run's are of 48 x 48"):
+    with pytest.raises(CheckpointError, match="takes images of 32 x 32, and the run's are of 48 x 48"):
         run_training(dataclasses.replace(CONFIG, image_size=48), image_folder, tmp_path / "a", device=CPU, teacher=teacher)
     state = trained.model.network.state_dict()
     for changes, message in (
@@ -146,11 +146,29 @@ def test_a_teacher_has_to_fit_the_run(learned, teacher, image_folder, tmp_path):
 def test_all_images_of_a_step_are_asked_about_at_the_size_of_the_teacher(teacher, image_folder, tmp_path):
     """Also in epochs at smaller ones, which the teacher does not know."""
     seen = []
-    original = load_weights(teacher)
-    model = place_teacher(original, CONFIG, ("green", "red"), CPU)
+    model = read_teacher(teacher, None, CONFIG, ("green", "red"), CPU)
     model.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
     state = TrainingState.new(CONFIG, ("green", "red"), CPU)
-    images = torch.from_numpy(read_split(image_folder, "train", size=original.spec.input).images[:8])
+    images = torch.from_numpy(read_split(image_folder, "train", size=load_weights(teacher).spec.input).images[:8])
     step = Step(CONFIG, state, state.network, normalization(state.preprocessing, CPU), as_graph=False, teacher=model)
     step.take(Batch(images, *torch.zeros(2, 8, dtype=torch.int64), 1.0), 24, 1.0)
     assert seen == [(8, SIZE, SIZE, 3)]
+
+
+def test_weights_from_elsewhere_teach_if_the_user_names_their_network(teacher, image_folder, tmp_path, monkeypatch):
+    """They are taken for the classes and the image size of the run, since nothing else is known of them."""
+    trained = load_weights(teacher)
+    torch.save(trained.model.network.state_dict(), tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match="do not say what they are; fix: name their network with --teacher-network"):
+        run_training(CONFIG, image_folder, tmp_path / "run", device=CPU, teacher=tmp_path / "state.pt")
+    found = read_teacher(tmp_path / "state.pt", NETWORK, CONFIG, ("green", "red"), CPU)
+    images = torch.from_numpy(read_split(image_folder, "test", size=trained.spec.input).images)
+    torch.testing.assert_close(found(images), trained.model(images), rtol=1e-3, atol=1e-3)
+    with pytest.raises(CheckpointError, match="2 classes"):
+        read_teacher(tmp_path / "state.pt", NETWORK, CONFIG, ("blue", "green", "red"), CPU)
+    (tmp_path / "strangers.py").write_text(
+        "from torch import nn\n\ndef build(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(3072, classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="does not say how pixels were normalized; fix: a teacher that was trained by"):
+        read_teacher(tmp_path / "state.pt", "strangers:build", CONFIG, ("green", "red"), CPU)
