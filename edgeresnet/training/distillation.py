@@ -1,7 +1,5 @@
 """Learning from the answers of a larger network, which say more of an image than its label (Hinton et al., arXiv:1503.02531)."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -12,17 +10,17 @@ from edgeresnet.spec import LOGITS
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.networks import find_network
 from edgeresnet.training.pixels import PixelClassifier
-from edgeresnet.training.states import read_state
-from edgeresnet.training.weights import load_weights, read_spec
+from edgeresnet.training.states import StateFile
+from edgeresnet.training.weights import fit_weights, read_spec
 
 
-def read_teacher(
-    path: Path, network: str | None, config: TrainingConfig, classes: tuple[str, ...], device: torch.device
+def build_teacher(
+    state: StateFile, network: str | None, config: TrainingConfig, classes: tuple[str, ...], device: torch.device
 ) -> PixelClassifier:
     """The teacher of a run on its device, to be asked and never changed: uint8 (N, H, W, C) in, logits (N, classes) out.
 
     Args:
-        path: Its weights, ours or anybody's; those that do not say for which classes and images they are, are taken for the run's.
+        state: Its weights, ours or anybody's; those that do not say for which classes and images they are, are taken for the run's.
         network: What the user names; None for what the file says.
         config: The settings of the run.
         classes: Of its data.
@@ -34,13 +32,13 @@ def read_teacher(
         NetworkError: As there.
         MissingExtraError: Likewise.
     """
-    size = (config.image_size, config.image_size)
-    if read_spec(read_state(path)) is None and network is not None:
+    path, size = state.path, (config.image_size, config.image_size)
+    if read_spec(state) is None and network is not None:
         if not find_network(network).tells_normalization:
             raise CheckpointError(f"{path}: does not say how pixels were normalized; fix: a teacher that was trained by `edgeresnet train`")
-        teacher = load_weights(path, network, labels=classes, changes=Changes(size=size))
+        teacher = fit_weights(state, network, labels=classes, changes=Changes(size=size))
     else:
-        teacher = load_weights(path, network, option="--teacher-network")
+        teacher = fit_weights(state, network, option="--teacher-network")
     spec = teacher.spec
     if spec.labels != classes:
         raise CheckpointError(f"{path}: its classes ({', '.join(spec.labels[:3])}, ...) are not those of the data, in their order")

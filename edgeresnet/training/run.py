@@ -24,7 +24,7 @@ from edgeresnet.training.beginning import begin, name_beginning, name_teacher, t
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.delivery import deliver
 from edgeresnet.training.device import has_matrix_unit
-from edgeresnet.training.distillation import read_teacher
+from edgeresnet.training.distillation import build_teacher
 from edgeresnet.training.loop import ALONE, train
 from edgeresnet.training.networks import find_network
 from edgeresnet.training.norms import renew_norms
@@ -121,7 +121,8 @@ def run_training(
         raise CheckpointError(f"{output}: holds a run already; resume it (--resume) or choose another folder")
     else:
         config = name_beginning(config, beginning)
-    config = name_teacher(config, read_state(teacher).sha256 if teacher else "", goes_on=state is not None)
+    taught = read_state(teacher) if teacher else None
+    config = name_teacher(config, taught.sha256 if taught else "", goes_on=state is not None)
     blueprint = find_network(config.network)
     preprocessing = blueprint.preprocess((config.image_size, config.image_size), "")
     try_sizes(blueprint, config, preprocessing)
@@ -136,7 +137,7 @@ def run_training(
         state.data = content
     _check_same_data(state, images.classes, content, state_path)
     check_test_classes(data, images.classes)
-    answering = read_teacher(teacher, teacher_network, config, images.classes, device) if teacher else None
+    answering = build_teacher(taught, teacher_network, config, images.classes, device) if taught else None
     _check_division(config, training, workers)
     if not workers.is_first:
         report, track = _say_nothing, silent

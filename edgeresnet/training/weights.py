@@ -106,12 +106,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], spec: ModelSpec) -> No
 
 
 def load_weights(
-    path: Path,
-    network: str | None = None,
-    *,
-    labels: tuple[str, ...] | None = None,
-    changes: Changes = AS_IT_IS,
-    option: str = "--network",
+    path: Path, network: str | None = None, *, labels: tuple[str, ...] | None = None, changes: Changes = AS_IT_IS
 ) -> TrainedNetwork:
     """Read a weights file: ours, which says what network it is, or anybody's for the network that the user names.
 
@@ -120,7 +115,6 @@ def load_weights(
         network: What the user names; None for what the file says.
         labels: Names of the classes, in the order of the outputs; None for those in the file, or the network's usual ones.
         changes: What the user says of the preprocessing.
-        option: With which the user names the network.
 
     Raises:
         CheckpointError: If there is no such file, nobody says what network it is, or the weights do not fit that.
@@ -128,13 +122,24 @@ def load_weights(
         MissingExtraError: If the network is timm's and timm is not installed.
         PreprocessingError: If ``changes`` make no sense for it.
     """
-    state = read_state(path)
+    return fit_weights(read_state(path), network, labels=labels, changes=changes)
+
+
+def fit_weights(
+    state: StateFile,
+    network: str | None,
+    *,
+    labels: tuple[str, ...] | None = None,
+    changes: Changes = AS_IT_IS,
+    option: str = "--network",
+) -> TrainedNetwork:
+    """As ``load_weights``, of a file that has been read; ``option`` is what complaints tell the user to name the network with."""
     known = read_spec(state)
     if known is not None:
-        blueprint = find_stored(known.architecture, network, str(path), option=option)
+        blueprint = find_stored(known.architecture, network, str(state.path), option=option)
         return _load_own(state, known, blueprint, labels, changes)
     if network is None:
-        raise CheckpointError(f"{path}: these weights do not say what they are; fix: name their network with {option}")
+        raise CheckpointError(f"{state.path}: these weights do not say what they are; fix: name their network with {option}")
     return _load_foreign(state, find_network(network), labels, changes)
 
 

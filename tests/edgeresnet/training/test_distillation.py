@@ -7,15 +7,16 @@ import signal
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from edgeresnet.datasets import read_split
 from edgeresnet.errors import CheckpointError
 from edgeresnet.training.augmentation import normalization
 from edgeresnet.training.config import TrainingConfig
-from edgeresnet.training.distillation import distillation_loss, read_teacher
+from edgeresnet.training.distillation import build_teacher, distillation_loss
+from edgeresnet.training.pixels import PixelClassifier
 from edgeresnet.training.run import run_training
 from edgeresnet.training.state import TrainingState
+from edgeresnet.training.states import read_state
 from edgeresnet.training.step import Batch, Step
 from edgeresnet.training.weights import load_weights, save_weights
 
@@ -72,7 +73,7 @@ def test_a_step_weighs_labels_and_answers(teacher, share):
     batch = Batch(
         torch.randint(0, 256, (8, SIZE, SIZE, 3), generator=generator, dtype=torch.uint8), *torch.zeros(2, 8, dtype=torch.int64), 1.0
     )
-    model = read_teacher(teacher, None, config, ("green", "red"), CPU)
+    model = build_teacher(read_state(teacher), None, config, ("green", "red"), CPU)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     losses = {}
     for name, given in (("labels", None), ("both", model)):
@@ -80,22 +81,12 @@ def test_a_step_weighs_labels_and_answers(teacher, share):
         state.network.eval()  # so that the network is the same function in every step
         step = Step(config, state, state.network, normalization(state.preprocessing, CPU), as_graph=False, teacher=given)
         with torch.no_grad():
-            taught = distillation_loss(PixelAnswers(state)(batch.images), model(batch.images), 3.0)
+            own = PixelClassifier(state.network, state.preprocessing.mean, state.preprocessing.std)
+            taught = distillation_loss(own(batch.images), model(batch.images), 3.0)
         losses[name] = float(step.take(batch, SIZE, 1.0)[0]) / 8
     assert losses["both"] == pytest.approx((1 - share) * losses["labels"] + share * float(taught), rel=1e-4)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-class PixelAnswers(nn.Module):
-    """A state's network on raw pixels."""
-
-    def __init__(self, state):
-        super().__init__()
-        self.network, (self.mean, self.std) = state.network, normalization(state.preprocessing, CPU)
-
-    def forward(self, images):
-        return self.network((images.permute(0, 3, 1, 2) / 255 - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1))
 
 
 def test_a_run_learns_what_the_teacher_says_even_where_the_labels_say_otherwise(learned, teacher, image_folder):
@@ -146,7 +137,7 @@ def test_a_teacher_has_to_fit_the_run(learned, teacher, image_folder, tmp_path):
 def test_all_images_of_a_step_are_asked_about_at_the_size_of_the_teacher(teacher, image_folder, tmp_path):
     """Also in epochs at smaller ones, which the teacher does not know."""
     seen = []
-    model = read_teacher(teacher, None, CONFIG, ("green", "red"), CPU)
+    model = build_teacher(read_state(teacher), None, CONFIG, ("green", "red"), CPU)
     model.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
     state = TrainingState.new(CONFIG, ("green", "red"), CPU)
     images = torch.from_numpy(read_split(image_folder, "train", size=load_weights(teacher).spec.input).images[:8])
@@ -161,14 +152,14 @@ def test_weights_from_elsewhere_teach_if_the_user_names_their_network(teacher, i
     torch.save(trained.model.network.state_dict(), tmp_path / "state.pt")
     with pytest.raises(CheckpointError, match="do not say what they are; fix: name their network with --teacher-network"):
         run_training(CONFIG, image_folder, tmp_path / "run", device=CPU, teacher=tmp_path / "state.pt")
-    found = read_teacher(tmp_path / "state.pt", NETWORK, CONFIG, ("green", "red"), CPU)
+    found = build_teacher(read_state(tmp_path / "state.pt"), NETWORK, CONFIG, ("green", "red"), CPU)
     images = torch.from_numpy(read_split(image_folder, "test", size=trained.spec.input).images)
     torch.testing.assert_close(found(images), trained.model(images), rtol=1e-3, atol=1e-3)
     with pytest.raises(CheckpointError, match="2 classes"):
-        read_teacher(tmp_path / "state.pt", NETWORK, CONFIG, ("blue", "green", "red"), CPU)
+        build_teacher(read_state(tmp_path / "state.pt"), NETWORK, CONFIG, ("blue", "green", "red"), CPU)
     (tmp_path / "strangers.py").write_text(
         "from torch import nn\n\ndef build(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(3072, classes))\n"
     )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="does not say how pixels were normalized; fix: a teacher that was trained by"):
-        read_teacher(tmp_path / "state.pt", "strangers:build", CONFIG, ("green", "red"), CPU)
+        build_teacher(read_state(tmp_path / "state.pt"), "strangers:build", CONFIG, ("green", "red"), CPU)
