@@ -171,9 +171,12 @@ def _show_next(exports: list["ExportedModel"], source: Path | None, network: str
     named = f" --network {network}" if network else ""
     note("next:")
     note(f"  edgeresnet bench {models}" + (f" --data {data}" if data else "") + original + named)
-    note(f"  edgeresnet predict IMAGE --model {exports[-1].path}")
+    # The stock form is there to be compared with.
+    ours = [exported for exported in exports if exported.spec.precision != "int8-stock"] or exports
+    note(f"  edgeresnet predict IMAGE --model {ours[-1].path}")
     if not any(exported.spec.precision == "fp16" for exported in exports):
-        note("  edgeresnet export --precision fp16   # for GPUs (--provider cuda), which have no kernels for dynamic INT8")
+        again = f" {source}" if source else ""
+        note(f"  edgeresnet export{again}{named} --precision fp16   # for GPUs (--provider cuda), which have no kernels for dynamic INT8")
 
 
 def _show_table(exports: list["ExportedModel"], original: str) -> None:

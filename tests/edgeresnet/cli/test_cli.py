@@ -72,6 +72,16 @@ def test_export_writes_and_names_what_to_do_next(run_cli, weights, labelled_fold
     assert "SQNR" in result.out
     assert f"edgeresnet bench {tmp_path / 'out' / 'resnet18-int8.onnx'} --data {labelled_folder}" in result.err
     assert Session(tmp_path / "out" / "resnet18-int8.onnx").spec.accuracy.count == 30
+    assert f"edgeresnet predict IMAGE --model {tmp_path / 'out' / 'resnet18-int8.onnx'}\n" in result.err
+    assert f"edgeresnet export {weights} --precision fp16 " in result.err
+
+
+@pytest.mark.usefixtures("exported_before")
+def test_the_stock_form_is_not_what_export_advises(run_cli, weights, tmp_path):
+    result = run_cli("export", weights, "--output", tmp_path, "--precision", "int8", "--precision", "int8-stock")
+    assert f"predict IMAGE --model {tmp_path / 'resnet18-int8.onnx'}\n" in result.err
+    alone = run_cli("export", weights, "--output", tmp_path, "--precision", "int8-stock")
+    assert f"predict IMAGE --model {tmp_path / 'resnet18-int8-stock.onnx'}\n" in alone.err
 
 
 @pytest.mark.usefixtures("exported_before")
