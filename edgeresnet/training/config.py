@@ -41,6 +41,7 @@ class TrainingConfig:
         seed: Decides the initial weights, the order and the augmentation.
         distillation_share: Of the loss, where there is a teacher, what its answers count; the rest is the labels'.
         distillation_temperature: Divides the logits of both, so that unlikely classes count.
+        distillation_mirrored: Ask the teacher about the mirror images as well, and learn the mean of both answers.
         amp: bfloat16 autocast.
         init_sha256: Checksum of the weights file that the run begins with; empty for fresh weights.
         teacher_sha256: Checksum of the weights file of the network that the run learns from as well; empty for labels alone.
@@ -62,6 +63,7 @@ class TrainingConfig:
     cutmix: float = 0.0
     distillation_share: float = 0.9
     distillation_temperature: float = 2.0
+    distillation_mirrored: bool = False
     image_size: int = CIFAR10_SIZE
     small_sizes: tuple[tuple[int, int], ...] = ()
     validation_fraction: float = 0.05

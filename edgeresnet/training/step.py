@@ -113,6 +113,8 @@ class Step:
             if self._teacher is not None:
                 with torch.no_grad(), arithmetic:
                     answers = self._teacher(images)
+                    if self._config.distillation_mirrored:
+                        answers = (answers + self._teacher(images.flip(2))) / 2
                 taught = distillation_loss(logits, answers.float(), self._config.distillation_temperature)
                 loss = torch.lerp(loss, taught, self._config.distillation_share)
         with record_function(BACKWARD):

@@ -66,9 +66,9 @@ def test_the_loss_is_the_divergence_of_softened_answers():
     assert float(distillation_loss(torch.from_numpy(answers), torch.from_numpy(answers), 2.0)) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("share", [0.25, 1.0])
-def test_a_step_weighs_labels_and_answers(teacher, share):
-    config = dataclasses.replace(CONFIG, distillation_share=share, distillation_temperature=3.0)
+@pytest.mark.parametrize(("share", "mirrored"), [(0.25, False), (1.0, False), (0.25, True)])
+def test_a_step_weighs_labels_and_answers(teacher, share, mirrored):
+    config = dataclasses.replace(CONFIG, distillation_share=share, distillation_temperature=3.0, distillation_mirrored=mirrored)
     generator = torch.Generator().manual_seed(0)
     batch = Batch(
         torch.randint(0, 256, (8, SIZE, SIZE, 3), generator=generator, dtype=torch.uint8), *torch.zeros(2, 8, dtype=torch.int64), 1.0
@@ -82,7 +82,9 @@ def test_a_step_weighs_labels_and_answers(teacher, share):
         step = Step(config, state, state.network, normalization(state.preprocessing, CPU), as_graph=False, teacher=given)
         with torch.no_grad():
             own = PixelClassifier(state.network, state.preprocessing.mean, state.preprocessing.std)
-            taught = distillation_loss(own(batch.images), model(batch.images), 3.0)
+            answers, of_mirrored = model(batch.images), model(torch.from_numpy(batch.images.numpy()[:, :, ::-1].copy()))
+            assert (answers - of_mirrored).abs().max() > 0.01
+            taught = distillation_loss(own(batch.images), (answers + of_mirrored) / 2 if mirrored else answers, 3.0)
         losses[name] = float(step.take(batch, SIZE, 1.0)[0]) / 8
     assert losses["both"] == pytest.approx((1 - share) * losses["labels"] + share * float(taught), rel=1e-4)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
