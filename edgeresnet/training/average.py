@@ -80,15 +80,16 @@ def average_weights(
     check_test_classes(data, images.classes)
     training, held_out = hold_out(images, validation_fraction)
 
-    def measure(name: str, module: nn.Module) -> Evaluation:
-        measured = evaluate(module, held_out, preprocessing, track=track)
+    def tell(name: str, measured: Evaluation) -> Evaluation:
         report(f"{name}: loss {measured.loss:.4f}, top-1 {measured.top1:.2%} on {len(held_out):,} held-out images")
         return measured
 
-    members = tuple(measure(str(path), trained.model.network) for path, trained in zip(sources, networks, strict=True))
+    members = tuple(
+        tell(str(path), evaluate(trained.model.network, held_out, preprocessing, track=track))
+        for path, trained in zip(sources, networks, strict=True)
+    )
     mean = _average(networks)
-    renew_norms(mean, training.images, held_out, preprocessing, report=report, track=track)
-    average = measure("average", mean)
+    average = tell("average", renew_norms(mean, training.images, held_out, preprocessing, report=report, track=track))
     if not average.loss < min(member.loss for member in members):
         raise CheckpointError(
             "the average is no better than its parts on the images that were held out; nothing was written; "

@@ -14,7 +14,7 @@ from edgeresnet.images import Pixels
 from edgeresnet.preprocessing import Preprocessing
 from edgeresnet.progress import Track, silent
 from edgeresnet.training.augmentation import normalization, normalize
-from edgeresnet.training.loop import evaluate
+from edgeresnet.training.loop import Evaluation, evaluate
 
 IMAGES: Final = 4096
 BATCH: Final = 128
@@ -28,7 +28,7 @@ def renew_norms(
     *,
     report: Callable[[str], None] = lambda line: None,
     track: Track = silent,
-) -> None:
+) -> Evaluation:
     """Estimate the statistics anew, in place, if the loss on held-out images is no larger with them.
 
     On 1,000 images that were held out, the CIFAR ResNet-18 of a run with cutout went from a loss of 0.393 to 0.377 by that, from 87.8 %
@@ -42,10 +42,13 @@ def renew_norms(
         preprocessing: Of the network.
         report: Receives a line of text.
         track: Progress reporter.
+
+    Returns:
+        What the network makes of the held-out images then.
     """
     before, trained = evaluate(network, validation, preprocessing, track=track), copy.deepcopy(network.state_dict())
     if not estimate_norms(network, images, preprocessing, track=track):
-        return
+        return before
     after = evaluate(network, validation, preprocessing, track=track)
     is_worse = after.loss > before.loss
     if is_worse:
@@ -54,6 +57,7 @@ def renew_norms(
         f"normalization estimated anew: the held-out loss goes from {before.loss:.4f} to {after.loss:.4f}, top-1 from {before.top1:.2%} to "
         f"{after.top1:.2%}: {'left as it was' if is_worse else 'taken'}"
     )
+    return before if is_worse else after
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from edgeresnet.preprocessing import Preprocessing
 from edgeresnet.spec import ImageInput
 from edgeresnet.training import norms
 from edgeresnet.training.augmentation import normalization, normalize
+from edgeresnet.training.loop import evaluate
 from edgeresnet.training.model import build_resnet18
 from edgeresnet.training.norms import estimate_norms, renew_norms
 
@@ -55,7 +56,8 @@ def test_statistics_are_renewed_if_held_out_images_are_answered_no_worse(images,
     if is_taken:
         network.bn1.running_mean.fill_(7)
     before, lines = copy.deepcopy(network.state_dict()), []
-    renew_norms(network, images, held_out, PREPROCESSING, report=lines.append)
+    measured = renew_norms(network, images, held_out, PREPROCESSING, report=lines.append)
+    assert measured == evaluate(network, held_out, PREPROCESSING)
     assert lines[0].endswith("taken" if is_taken else "left as it was")
     after = network.state_dict()
     same = [name for name, value in before.items() if torch.equal(after[name], value)]
