@@ -75,7 +75,7 @@ LITERT_AVX2 = json.loads((ROOT / "benchmarks" / "records" / "litert-avx2.json").
 LITERT = json.loads((ROOT / "benchmarks" / "records" / "litert.json").read_text())
 TRAINED = {name: json.loads((ROOT / "benchmarks" / "records" / f"{name}.json").read_text()) for name in ("trained", "trained-avx2")}
 PEERS = ROOT / "benchmarks" / "records" / "peers.json"
-AVX2 = json.loads((ROOT / "benchmarks" / "records" / "cpu-avx2.json").read_text())
+OTHER_CPUS = {name: json.loads((ROOT / "benchmarks" / "records" / f"cpu-{name}.json").read_text()) for name in ("epyc", "avx2")}
 TRAINING_STEPS = {
     arithmetic: json.loads((ROOT / "benchmarks" / "records" / f"training_step-{arithmetic}.json").read_text())
     for arithmetic in ("bfloat16", "float32")
@@ -488,11 +488,14 @@ def test_the_figures_of_a_training_step_are_the_records(arithmetic):
     )
 
 
-def test_the_latencies_on_avx2_are_the_records():
-    for result in AVX2["results"]:
+@pytest.mark.parametrize(("name", "has_vnni"), [("epyc", True), ("avx2", False)])
+def test_the_latencies_on_other_processors_are_the_records(name, has_vnni):
+    record = OTHER_CPUS[name]
+    for result in record["results"]:
         one, many = (f"{latency['p50_ms']:.2f} | {latency['speedup_vs_original']:.2f}x" for latency in result["latency"])
         assert f"| {name_of(result)} | {one} | {many} |" in FIGURES
-    assert AVX2["environment"]["instruction_sets"] == ["avx2", "fma"]
+    assert record["environment"]["cpu"] == "AMD EPYC"
+    assert ("avx512_vnni" in record["environment"]["instruction_sets"]) == has_vnni
 
 
 @pytest.mark.parametrize(
