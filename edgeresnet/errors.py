@@ -60,9 +60,5 @@ class TrainingError(EdgeResNetError, FloatingPointError):
     """A training run has diverged."""
 
 
-class CompilerError(EdgeResNetError, RuntimeError):
-    """There is no C++ compiler, or it does not take what it is given."""
-
-
 class BenchmarkError(EdgeResNetError, RuntimeError):
     """A model could not be measured."""

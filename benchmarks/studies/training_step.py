@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, and what makes it fast.
+"""Where the time of a training step goes.
 
 ``python -m benchmarks.studies.training_step``
 """
@@ -19,7 +19,7 @@ from edgeresnet.cifar10 import CIFAR10_LABELS
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.evaluation import SYNTHETIC_NAME, synthetic_images
 from edgeresnet.images import Pixels
-from edgeresnet.training.process import keep_freed_memory, let_idle_threads_sleep
+from edgeresnet.training.process import keep_freed_memory
 
 if TYPE_CHECKING:
     from edgeresnet.training.config import TrainingConfig
@@ -27,13 +27,8 @@ if TYPE_CHECKING:
 WARM_UP: Final = 2
 # Of the name of a kernel, which may be a template of a thousand characters.
 SHOWN: Final = 80
-# The ways to take a step: as usual, and with one thing left out.
-WAYS: Final[dict[str, dict[str, bool]]] = {
-    "usual": {},
-    "pytorch_convolutions": {"winograd": False},
-    "memory_handed_back": {"keep_memory": False},
-    "threads_spin": {"threads_sleep": False},
-}
+# The ways to take a step, and whether the C library then keeps freed memory.
+WAYS: Final = {"usual": True, "memory_handed_back": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,24 +48,17 @@ class StepProfile:
     operators: dict[str, float]
 
 
-def profile_step(
-    steps: int, batch_size: int, *, amp: bool, winograd: bool = True, keep_memory: bool = True, threads_sleep: bool = True
-) -> StepProfile:
+def profile_step(steps: int, batch_size: int, *, amp: bool, keep_memory: bool) -> StepProfile:
     """Train for ``steps`` steps after the first ``WARM_UP`` ones, on generated images, under PyTorch's profiler.
 
     Args:
         steps: Steps to take the medians of.
         batch_size: Images per step.
         amp: bfloat16 autocast; float32 if not.
-        winograd: Compute 3x3 convolutions by Winograd's algorithm, as `edgeresnet train` does on processors without AMX.
         keep_memory: Have the C library keep freed memory, as `edgeresnet train` does. Lasts until the process ends.
-        threads_sleep: Have idle threads sleep, as `edgeresnet train` does. Takes effect if PyTorch has not been imported.
     """
     if keep_memory:
         keep_freed_memory()
-    if threads_sleep:
-        let_idle_threads_sleep()
-    import torch
     from torch.profiler import ProfilerActivity, profile
 
     from edgeresnet.training.config import TrainingConfig
@@ -78,13 +66,10 @@ def profile_step(
     from edgeresnet.training.loop import train
     from edgeresnet.training.state import TrainingState
     from edgeresnet.training.step import PARTS
-    from edgeresnet.training.winograd import use_winograd
 
     device = choose_device("cpu")
     config = TrainingConfig(epochs=1, batch_size=batch_size, amp=amp)
     state = TrainingState.new(config, CIFAR10_LABELS, device)
-    if winograd:
-        use_winograd(state.network, torch.bfloat16 if amp else torch.float32)
     images = _label(synthetic_images(config.image_size, (WARM_UP + steps) * batch_size))
     held_out = _label(synthetic_images(config.image_size, 1))
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
@@ -160,10 +145,10 @@ def _label(images: Pixels) -> LabelledImages:
     return LabelledImages(images=images, labels=labels, classes=CIFAR10_LABELS, name=SYNTHETIC_NAME)
 
 
-def _profile_alone(steps: int, batch_size: int, amp: bool, way: dict[str, bool]) -> StepProfile:
-    """In a process of its own: what memory and threads were told cannot be taken back."""
+def _profile_alone(steps: int, batch_size: int, amp: bool, keep_memory: bool) -> StepProfile:
+    """In a process of its own: what the C library was told cannot be taken back."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(profile_step, steps, batch_size, amp=amp, **way).result()
+        return pool.submit(profile_step, steps, batch_size, amp=amp, keep_memory=keep_memory).result()
 
 
 def _choose_middle(profiles: list[StepProfile]) -> StepProfile:
@@ -188,21 +173,21 @@ def _record_kernels(recipe: Path, steps: int) -> dict[str, object]:
     help="Profile the kernels of a GPU in steps of this recipe instead, the JSON file of a run's settings.",
 )
 def command(steps: int, batch_size: int, amp: bool, rounds: int, gpu_recipe: Path | None) -> None:
-    """Profile steps of the default recipe on the CPU, as usual and in turns without what makes them fast; prints JSON."""
+    """Profile steps of the default recipe on the CPU, in turns with memory kept and handed back; prints JSON."""
     if gpu_recipe:
         click.echo(json.dumps(_record_kernels(gpu_recipe, steps), indent=1))
         return
     profiles: dict[str, list[StepProfile]] = {name: [] for name in WAYS}
     for _ in range(rounds):
-        for name, way in WAYS.items():
-            profiles[name].append(_profile_alone(steps, batch_size, amp, way))
+        for name, keep_memory in WAYS.items():
+            profiles[name].append(_profile_alone(steps, batch_size, amp, keep_memory))
     usual = {name: _choose_middle(taken) for name, taken in profiles.items()}
     record = {
         "environment": describe_environment(),
         "batch_size": batch_size,
         "arithmetic": "bfloat16" if amp else "float32",
         **{name: asdict(profile) for name, profile in usual.items()},
-        "speedup": {name: usual["usual"].images_per_s / profile.images_per_s for name, profile in usual.items() if name != "usual"},
+        "speedup": usual["usual"].images_per_s / usual["memory_handed_back"].images_per_s,
     }
     click.echo(json.dumps(record, indent=1))
 

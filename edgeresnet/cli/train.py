@@ -10,7 +10,7 @@ from edgeresnet.cifar10 import ARCHITECTURE
 from edgeresnet.cli.options import EXISTING_FILE, data_option
 from edgeresnet.cli.terminal import note, progress_bars, show_weights
 from edgeresnet.extras import needing
-from edgeresnet.training.process import keep_freed_memory, let_idle_threads_sleep
+from edgeresnet.training.process import keep_freed_memory
 
 if TYPE_CHECKING:
     from edgeresnet.training.config import TrainingConfig
@@ -76,11 +76,6 @@ Examples:
 @click.option("--seed", type=int, help="Decides everything that is random. [default: 0]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--amp/--no-amp", default=None, help="bfloat16 autocast. [default: where the device computes in bfloat16]")
-@click.option(
-    "--winograd/--no-winograd",
-    default=None,
-    help="3x3 convolutions by Winograd's algorithm. [default: on a CPU without AMX, if there is a C++ compiler]",
-)
 def command(
     data: Path | None,
     download: bool,
@@ -92,7 +87,6 @@ def command(
     teacher: Path | None,
     teacher_network: str | None,
     device: str,
-    winograd: bool | None,
     **settings: Any,
 ) -> None:
     """Train a network, by default the CIFAR ResNet-18, from scratch or from trained weights.
@@ -108,7 +102,6 @@ def command(
     if teacher_network and not teacher:
         raise click.UsageError("--teacher-network says what network the weights of --teacher are of: name those, too")
     keep_freed_memory()
-    let_idle_threads_sleep()
     with needing("train"):
         from edgeresnet.training.device import choose_device, computes_in_bfloat16
         from edgeresnet.training.run import run_training
@@ -133,7 +126,6 @@ def command(
             data,
             output,
             device=own_device,
-            winograd=winograd,
             init=beginning,
             network=network,
             teacher=teacher,

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from edgeresnet.errors import NetworkError
 from edgeresnet.training.config import TrainingConfig
-from edgeresnet.training.winograd import WinogradConv2d
 
 # A quintic that pulls singular values between 0 and 1 towards 1, steepest at 0, and how often it is applied (Jordan et al.,
 # "Muon: an optimizer for hidden layers in neural networks", 2024, kellerjordan.github.io/posts/muon).
@@ -46,12 +45,8 @@ def build_optimizer(network: nn.Module, config: TrainingConfig) -> "Muon":
 
 def _find_filters(network: nn.Module) -> set[Tensor]:
     """Filters of convolutions that see all channels and have no bias, since a normalization behind them has one: what Muon is for."""
-    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d | WinogradConv2d))
-    return {
-        convolution.weight
-        for convolution in convolutions
-        if isinstance(convolution, WinogradConv2d) or (convolution.bias is None and convolution.groups == 1)
-    }
+    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    return {convolution.weight for convolution in convolutions if convolution.bias is None and convolution.groups == 1}
 
 
 class Muon(torch.optim.SGD):

@@ -1,7 +1,6 @@
-"""How a training process uses the machine: its memory and its idle threads."""
+"""How a training process uses the machine's memory."""
 
 import ctypes
-import os
 import sys
 
 # From malloc.h of the GNU C library.
@@ -25,12 +24,3 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all((mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT), mallopt(M_TRIM_THRESHOLD, -1)))
-
-
-def let_idle_threads_sleep() -> None:
-    """Have OpenMP's threads sleep while they have nothing to do. To be called before PyTorch is imported, which loads OpenMP.
-
-    By default GNU's spin for some 10 ms after each operation, and so take the processor from the threads of Winograd's convolutions
-    that come next: 39 % of the samples of a run on two cores were in that loop. ``OMP_WAIT_POLICY`` in the environment wins.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")

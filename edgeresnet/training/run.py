@@ -16,14 +16,13 @@ from types import FrameType
 import torch
 
 from edgeresnet.datasets import LabelledImages, check_memory, check_test_classes, count_by_class, describe_content, hold_out, read_split
-from edgeresnet.errors import CheckpointError, CompilerError, DataError, ProviderError
+from edgeresnet.errors import CheckpointError, DataError
 from edgeresnet.files import replacing, write_text
 from edgeresnet.progress import Track, silent
 from edgeresnet.spec import Accuracy
 from edgeresnet.training.beginning import begin, name_beginning, name_teacher, try_sizes
 from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.delivery import deliver
-from edgeresnet.training.device import has_matrix_unit
 from edgeresnet.training.distillation import build_teacher
 from edgeresnet.training.loop import ALONE, train
 from edgeresnet.training.networks import find_network
@@ -32,7 +31,6 @@ from edgeresnet.training.outliers import silence_outliers
 from edgeresnet.training.state import EpochRecord, TrainingState
 from edgeresnet.training.states import read_state
 from edgeresnet.training.weights import describe_network
-from edgeresnet.training.winograd import use_winograd
 from edgeresnet.training.workers import Workers
 
 STATE_FILE = "state.pt"
@@ -70,7 +68,6 @@ def run_training(
     output: Path,
     *,
     device: torch.device,
-    winograd: bool | None = None,
     init: Path | None = None,
     network: str | None = None,
     teacher: Path | None = None,
@@ -91,8 +88,6 @@ def run_training(
         data: Any layout that ``edgeresnet.datasets`` reads.
         output: Folder of the run.
         device: Where to train.
-        winograd: Compute 3x3 convolutions by Winograd's algorithm, which takes a CPU and a C++ compiler. None for wherever it can
-            and pays.
         init: Weights that a new run begins with, anybody's; their head is kept if it is for the same classes. Fresh weights if None.
         network: What the user names, to resume a run of a network of his own: no file can have that imported.
         teacher: Weights of a network whose answers to the same images are learned as well; a run that goes on needs them again.
@@ -109,8 +104,6 @@ def run_training(
             that they name, or tells other classes apart or takes images of another size.
         NetworkError: If there is no such network, or it does not take images of the sizes that the settings name.
         MissingExtraError: If it is timm's and timm is not installed.
-        CompilerError: If ``winograd`` was asked for and there is no compiler for it.
-        ProviderError: If it was asked for where it cannot be: on a GPU, or in bfloat16 on a processor without AVX512-BF16.
     """
     state_path = output / STATE_FILE
     state: TrainingState | None = None
@@ -144,7 +137,6 @@ def run_training(
     report(f"{len(training):,} images to train on, {len(validation):,} held out, {len(images.classes)} classes")
     if imbalance := _describe_imbalance(images):
         report(imbalance)
-    _choose_convolutions(state, config, device, winograd, report)
     if workers.is_first:
         write_text(output / CONFIG_FILE, config.to_json() + "\n")
 
@@ -261,32 +253,6 @@ def _check_division(config: TrainingConfig, training: LabelledImages, workers: W
     batch = min(config.batch_size, len(training))
     if batch % workers.count:
         raise DataError(f"a batch of {batch} images cannot be shared evenly by {workers.count} processes; fix: another --batch-size")
-
-
-def _choose_convolutions(
-    state: TrainingState, config: TrainingConfig, device: torch.device, winograd: bool | None, report: Callable[[str], None]
-) -> None:
-    """Have Winograd's algorithm compute the state's convolutions, unless it is not wanted or, where nothing was said, it cannot."""
-    if winograd is False:
-        return
-    if device.type != "cpu":
-        if winograd:
-            raise ProviderError(f"Winograd's convolutions run on the CPU, not on {device.type}")
-        return
-    if winograd is None and config.amp and has_matrix_unit():
-        return
-    try:
-        count = use_winograd(state.network, torch.bfloat16 if config.amp else torch.float32)
-        use_winograd(state.average)
-    except (CompilerError, ProviderError) as error:
-        if winograd:
-            raise
-        report(f"{error}: all convolutions are PyTorch's, which is slower")
-    else:
-        if winograd and not count:
-            raise ProviderError(f"{config.network} has no convolution that Winograd's algorithm computes; fix: leave --winograd out")
-        if count:
-            report(f"{count} convolutions by Winograd's algorithm")
 
 
 def _say_nothing(line: str) -> None:

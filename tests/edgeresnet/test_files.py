@@ -64,7 +64,7 @@ def test_threads_that_write_the_same_file_do_not_mix(tmp_path):
 
 WRITERS = {
     "export": ["export", "{weights}", "--precision", "int8", "--output", "{folder}/models"],
-    "train": ["train", "--data", "{images}", "--epochs", "1", "--image-size", "8", "--no-winograd", "--output", "{folder}/run"],
+    "train": ["train", "--data", "{images}", "--epochs", "1", "--image-size", "8", "--output", "{folder}/run"],
     "predict": ["predict", "{images}", "--format", "csv", "--output", "{folder}/classes.csv"],
     "bench": ["bench", "--no-original", "--min-time", "0", "--output", "{folder}/record.json"],
 }
@@ -132,7 +132,7 @@ def kill_training(data: Path, folder: Path, kills: int, chance: random.Random, m
         The number of runs that came to their end between the kills.
     """
     straight = folder / "straight"
-    run_training(CONFIG, data, straight, device=CPU, winograd=False)
+    run_training(CONFIG, data, straight, device=CPU)
     expected = load_weights(straight / "weights.safetensors").model.network.state_dict()
     killed = finished = 0
     while killed < kills or not finished:
@@ -140,7 +140,7 @@ def kill_training(data: Path, folder: Path, kills: int, chance: random.Random, m
 
         def go_on(output=output):
             config = None if (output / "state.pt").exists() else CONFIG
-            run_training(config, data, output, device=CPU, winograd=False)
+            run_training(config, data, output, device=CPU)
 
         if kill_at_random(go_on, chance, most_s if killed < kills else 600):
             killed += 1
@@ -208,7 +208,7 @@ def main() -> None:
         data = make_images(Path(name) / "data")
         for warm in ("cold", "warm"):
             started = time.perf_counter()
-            run_training(CONFIG, data, Path(name) / warm, device=CPU, winograd=False)
+            run_training(CONFIG, data, Path(name) / warm, device=CPU)
         most_s = time.perf_counter() - started
         finished = kill_training(data, Path(name), arguments.kills, chance, most_s)
         (Path(name) / "files").mkdir()

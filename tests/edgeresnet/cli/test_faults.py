@@ -45,7 +45,7 @@ def build(classes):
     return torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(128, classes))
 """
 NAMED = ["--network", "faulty_network:build"]
-TRAIN = ["train", "--data", "{kit}/data", "--no-winograd", "--output", "{out}/run"]
+TRAIN = ["train", "--data", "{kit}/data", "--output", "{out}/run"]
 FRESH = [*NAMED, "--epochs", "2", "--batch-size", "8", "--image-size", "8"]
 PREDICT = ["predict", "{kit}/data", "--model", "{kit}/fp32.onnx", "--threads", "1"]
 EXPORT = ["export", "{kit}/weights.safetensors", *NAMED, "--output", "{out}"]

@@ -306,8 +306,6 @@ TESTED = {
         "--network",
         *SETTINGS_OF_TRAINING,
         "--device",
-        "--winograd",
-        "--no-winograd",
     },
     "average": {"--data", "--network", "--output", "--validation-fraction"},
     "export": {

@@ -116,7 +116,7 @@ def test_the_usual_settings_of_training_are_those_that_the_help_names(run_cli, d
     # The recipe of the documentation.
     assert (config.momentum, config.weight_decay, config.label_smoothing, config.ema_decay) == (0.9, 5e-4, 0.1, 0.998)
     assert (config.crop_padding, config.cutout, config.warmup_fraction, config.validation_fraction) == (4, 8, 0.15, 0.05)
-    assert (output, named["winograd"], named["init"]) == (Path("runs/train"), None, None)
+    assert (output, named["init"]) == (Path("runs/train"), None)
 
 
 @pytest.mark.parametrize("computes", [True, False])
@@ -130,8 +130,6 @@ def test_a_run_begins_where_it_was_told_to(run_cli, door, files):
     for given, expected in (("bundled", bundled_weights()), (files["weights"], files["weights"])):
         (_, _, output), named = train(run_cli, door, "--data", files["data"], "--init", given, "--output", files["out"])
         assert (named["init"], output) == (expected, files["out"])
-    for given, expected in (("--winograd", True), ("--no-winograd", False)):
-        assert train(run_cli, door, "--data", files["data"], given)[1]["winograd"] is expected
     (config, _, output), _ = train(run_cli, door, "--data", files["data"], "--resume", "--output", files["out"])
     assert (config, output) == (None, files["out"])
 

@@ -219,7 +219,7 @@ def test_bfloat16_is_used_where_it_was_asked_for(recorded, amp):
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
     output = tmp_path_factory.mktemp("run")
-    result = run_training(CONFIG, data, output, device=CPU, winograd=False)
+    result = run_training(CONFIG, data, output, device=CPU)
     return SimpleNamespace(output=output, result=result, state=TrainingState.load(output / "state.pt", CPU)[0])
 
 
@@ -285,7 +285,7 @@ def oversized(data, tmp_path_factory):
 
 def test_a_run_silences_useless_outliers_by_the_loss_on_held_out_images(data, oversized, tmp_path):
     lines = []
-    result = run_training(STILL, data, tmp_path, device=CPU, winograd=False, init=oversized, report=lines.append)
+    result = run_training(STILL, data, tmp_path, device=CPU, init=oversized, report=lines.append)
     delivered = load_weights(result.weights).model.network
     assert load_weights(oversized).model.network.bn1.weight[CHANNEL].item() == 500
     for norm in (delivered.bn1, delivered.layer1[0].bn2, delivered.layer1[1].bn2):
@@ -309,5 +309,5 @@ def test_a_test_split_that_lacks_a_class_is_found_out_before_the_training(data, 
     (tmp_path / "data" / "test" / "fly").unlink()
     (tmp_path / "data" / "train" / "ant" / "loop").symlink_to(tmp_path / "data" / "train")
     with pytest.raises(DataError, match=r"the test split has other classes than the training split: it lacks fly"):
-        run_training(STILL, tmp_path / "data", tmp_path / "run", device=CPU, winograd=False)
+        run_training(STILL, tmp_path / "data", tmp_path / "run", device=CPU)
     assert not (tmp_path / "run").exists()

@@ -63,7 +63,7 @@ def test_two_processes_take_the_steps_of_one(image_folder, tmp_path):
 
 
 def test_a_run_of_two_processes_leaves_what_a_run_of_one_leaves(image_folder, tmp_path):
-    settings = ("--epochs", 2, "--batch-size", 8, "--lr", 0.02, "--image-size", 8, "--no-winograd", "--output", tmp_path / "run")
+    settings = ("--epochs", 2, "--batch-size", 8, "--lr", 0.02, "--image-size", 8, "--output", tmp_path / "run")
     result = run(*TORCHRUN, "-m", "edgeresnet", "train", "--data", image_folder, *settings)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("top-1 on 16 images") == 1
@@ -71,7 +71,7 @@ def test_a_run_of_two_processes_leaves_what_a_run_of_one_leaves(image_folder, tm
     network = load_weights(tmp_path / "run" / "weights.safetensors")
     assert network.spec.accuracy.count == 16
     assert len(list(csv.DictReader((tmp_path / "run" / "log.csv").read_text().splitlines()))) == 2
-    resumed = run(*TORCHRUN, "-m", "edgeresnet", "train", "--data", image_folder, "--resume", "--no-winograd", "--output", tmp_path / "run")
+    resumed = run(*TORCHRUN, "-m", "edgeresnet", "train", "--data", image_folder, "--resume", "--output", tmp_path / "run")
     assert resumed.returncode == 0, resumed.stderr
 
 
