@@ -76,6 +76,8 @@ Examples:
 @click.option("--seed", type=int, help="Decides everything that is random. [default: 0]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--amp/--no-amp", default=None, help="bfloat16 autocast. [default: where the device computes in bfloat16]")
+# What it asks for is always so now; scripts that were written when it was not go on to run.
+@click.option("--no-winograd", is_flag=True, hidden=True, expose_value=False)
 def command(
     data: Path | None,
     download: bool,

@@ -306,6 +306,7 @@ TESTED = {
         "--network",
         *SETTINGS_OF_TRAINING,
         "--device",
+        "--no-winograd",
     },
     "average": {"--data", "--network", "--output", "--validation-fraction"},
     "export": {

@@ -134,6 +134,11 @@ def test_a_run_begins_where_it_was_told_to(run_cli, door, files):
     assert (config, output) == (None, files["out"])
 
 
+def test_scripts_that_ask_for_no_winograd_get_what_everybody_gets(run_cli, door, files):
+    assert train(run_cli, door, "--data", files["data"], "--no-winograd") == train(run_cli, door, "--data", files["data"])
+    assert "winograd" not in run_cli("train", "--help").out
+
+
 def test_a_run_learns_from_the_teacher_that_was_named(run_cli, door, files):
     for given, expected in (
         ((), (None, None)),
