@@ -1,7 +1,6 @@
 """A small untrained network, its exports, and folders of generated images, made once for all tests."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -34,15 +33,6 @@ settings.register_profile("suite", derandomize=True, max_examples=40, deadline=N
 settings.load_profile("suite")
 
 
-# $CXX of the tests: a run compiles its convolutions in every process, which takes as long as a whole test.
-COMPILER = """#!/bin/sh
-for target; do :; done
-kept={folder}/$(echo "$@" | sed "s|$target||" | cksum | tr ' ' -)
-[ -f "$kept" ] || {{ {compiler} "$@" && cp "$target" "$kept.$$" && mv "$kept.$$" "$kept"; }} || exit 1
-cp "$kept" "$target"
-"""
-
-
 @pytest.fixture(scope="session", autouse=True)
 def own_cores() -> None:
     """Where the tests run in several processes, each has cores of its own: what is timed in one is not disturbed by the others."""
@@ -51,20 +41,6 @@ def own_cores() -> None:
         number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[number::count])
         torch.set_num_threads(affinity_cores())
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Have every process of the tests compile by one compiler that keeps what it made, if there is a compiler."""
-    compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
-    with pytest.MonkeyPatch.context() as patch:
-        if compiler is not None and "CXX" not in os.environ:
-            folder = tmp_path_factory.mktemp("compiled")
-            script = folder / "c++"
-            script.write_text(COMPILER.format(folder=folder, compiler=compiler))
-            script.chmod(0o755)
-            patch.setenv("CXX", str(script))
-        yield
 
 
 @pytest.fixture(scope="session")
