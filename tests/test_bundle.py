@@ -16,6 +16,8 @@ from edgeresnet.training.config import TrainingConfig
 from edgeresnet.training.weights import bundled_weights, load_weights
 from exporters.export import export_models
 
+ROOT = Path(__file__).parent.parent
+
 
 def test_the_bundled_model_was_made_from_the_bundled_weights():
     weights, model = load_weights(bundled_weights()).spec, Classifier().spec
@@ -38,8 +40,18 @@ def test_the_committed_recipe_log_and_account_are_of_the_run_that_made_the_weigh
     rows = list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
     assert [int(row["image_size"]) for row in rows] == [config.size_at(epoch) for epoch in range(config.epochs)]
     stated = f"{load_weights(bundled_weights()).spec.accuracy.top1:.2%} top-1".replace("%", " %")
-    for account in (folder / "README.md", Path(__file__).parent.parent / "README.md"):
+    for account in (folder / "README.md", ROOT / "README.md"):
         assert stated in account.read_text()
+
+
+@pytest.mark.parametrize("name", ["h200-teacher-86-epochs", "h200-distilled-156-epochs", "bundled"])
+def test_the_account_of_the_runs_behind_the_weights_is_that_of_their_logs(name):
+    training = bundled_weights().parent / "training"
+    folder = training if name == "bundled" else ROOT / "benchmarks" / "records" / "training" / name
+    rows = list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
+    minutes, end = sum(float(row["seconds"]) for row in rows) / 60, rows[-1]
+    figures = f"| {len(rows)} | {minutes:.0f} | {float(end['validation_loss']):.3f} | {float(end['validation_top1']):.1%} | "
+    assert figures.replace("%", " %") in (training / "README.md").read_text()
 
 
 def test_exporting_again_gives_the_bundled_model(tmp_path):
@@ -49,7 +61,7 @@ def test_exporting_again_gives_the_bundled_model(tmp_path):
 
 
 def test_the_committed_record_is_of_the_bundled_files():
-    record = json.loads((Path(__file__).parent.parent / "benchmarks" / "records" / "cpu.json").read_text())
+    record = json.loads((ROOT / "benchmarks" / "records" / "cpu.json").read_text())
     by_precision = {(r["runtime"], r["precision"]): r for r in record["results"]}
     assert by_precision["onnxruntime", "int8"]["size_bytes"] == bundled_model().stat().st_size
     assert by_precision["onnxruntime", "int8"]["accuracy"]["top1"] == Classifier().spec.accuracy.top1
