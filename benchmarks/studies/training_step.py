@@ -9,20 +9,24 @@ import statistics
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.environment import describe_environment
 from edgeresnet.cifar10 import CIFAR10_LABELS
 from edgeresnet.datasets import LabelledImages
 from edgeresnet.evaluation import SYNTHETIC_NAME, synthetic_images
 from edgeresnet.images import Pixels
+from edgeresnet.training.config import TrainingConfig
+from edgeresnet.training.device import choose_device
+from edgeresnet.training.loop import train
 from edgeresnet.training.process import keep_freed_memory
-
-if TYPE_CHECKING:
-    from edgeresnet.training.config import TrainingConfig
+from edgeresnet.training.state import EpochRecord, TrainingState
+from edgeresnet.training.step import PARTS
 
 WARM_UP: Final = 2
 # Of the name of a kernel, which may be a template of a thousand characters.
@@ -59,14 +63,6 @@ def profile_step(steps: int, batch_size: int, *, amp: bool, keep_memory: bool) -
     """
     if keep_memory:
         keep_freed_memory()
-    from torch.profiler import ProfilerActivity, profile
-
-    from edgeresnet.training.config import TrainingConfig
-    from edgeresnet.training.device import choose_device
-    from edgeresnet.training.loop import train
-    from edgeresnet.training.state import TrainingState
-    from edgeresnet.training.step import PARTS
-
     device = choose_device("cpu")
     config = TrainingConfig(epochs=1, batch_size=batch_size, amp=amp)
     state = TrainingState.new(config, CIFAR10_LABELS, device)
@@ -105,15 +101,8 @@ class KernelProfile:
     shares: dict[str, float]
 
 
-def profile_kernels(config: "TrainingConfig", steps: int) -> KernelProfile:
+def profile_kernels(config: TrainingConfig, steps: int) -> KernelProfile:
     """Train for three epochs of ``steps`` steps on generated images on a GPU: to warm up, to be timed, and under PyTorch's profiler."""
-    import torch
-    from torch.profiler import ProfilerActivity, profile
-
-    from edgeresnet.training.device import choose_device
-    from edgeresnet.training.loop import train
-    from edgeresnet.training.state import EpochRecord, TrainingState
-
     state = TrainingState.new(config, CIFAR10_LABELS, choose_device("cuda"))
     images = _label(synthetic_images(config.image_size, steps * config.batch_size))
     held_out = _label(synthetic_images(config.image_size, 1))
@@ -152,12 +141,10 @@ def _profile_alone(steps: int, batch_size: int, amp: bool, keep_memory: bool) ->
 
 
 def _choose_middle(profiles: list[StepProfile]) -> StepProfile:
-    return sorted(profiles, key=lambda profile: profile.images_per_s)[(len(profiles) - 1) // 2]
+    return sorted(profiles, key=lambda taken: taken.images_per_s)[(len(profiles) - 1) // 2]
 
 
 def _record_kernels(recipe: Path, steps: int) -> dict[str, object]:
-    from edgeresnet.training.config import TrainingConfig
-
     config = replace(TrainingConfig.from_json(recipe.read_bytes()), epochs=3, small_sizes=())
     return {"environment": describe_environment(), "recipe": asdict(config), **asdict(profile_kernels(config, steps))}
 
@@ -181,13 +168,13 @@ def command(steps: int, batch_size: int, amp: bool, rounds: int, gpu_recipe: Pat
     for _ in range(rounds):
         for name, keep_memory in WAYS.items():
             profiles[name].append(_profile_alone(steps, batch_size, amp, keep_memory))
-    usual = {name: _choose_middle(taken) for name, taken in profiles.items()}
+    middle = {name: _choose_middle(taken) for name, taken in profiles.items()}
     record = {
         "environment": describe_environment(),
         "batch_size": batch_size,
         "arithmetic": "bfloat16" if amp else "float32",
-        **{name: asdict(profile) for name, profile in usual.items()},
-        "speedup": usual["usual"].images_per_s / usual["memory_handed_back"].images_per_s,
+        **{name: asdict(taken) for name, taken in middle.items()},
+        "speedup": middle["usual"].images_per_s / middle["memory_handed_back"].images_per_s,
     }
     click.echo(json.dumps(record, indent=1))
 
